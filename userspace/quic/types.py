@@ -1,0 +1,336 @@
+"""The transport's doors: ``Endpoint``, ``Session``, ``Stream`` and what they call back.
+
+Two engines implement them, ``aioquic`` (the reference) and ``native``; the same contract tests run on both. Nothing
+above this file may know which one it has. All calls happen on one event-loop thread. Callbacks are made from the loop,
+never from inside the call that caused them, with two exceptions, as in asyncio: ``pause_writing`` may be called from
+``write``, and ``session_ended`` may be called from ``close``.
+
+Names follow RFC 9000 and asyncio's transports.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from .errors import Ended
+
+Address = tuple[str, int]
+"""Host as an IP literal (no zone brackets) and UDP port."""
+
+
+class Priority(enum.IntEnum):
+    """How urgently a stream's data is sent; lower goes first, equals share fairly."""
+
+    CONTROL = 0
+    INTERACTIVE = 1
+    NORMAL = 2
+    BULK = 3
+
+
+class StreamHandler(Protocol):
+    """What a stream calls. After ``connection_lost`` nothing more is called."""
+
+    def data_received(self, data: bytes) -> None:
+        """In-order bytes; never empty. Return their credit later with ``Stream.consumed``."""
+
+    def eof_received(self) -> None:
+        """The peer's FIN, after all its data."""
+
+    def reset_received(self, code: int) -> None:
+        """The peer's RESET_STREAM (RFC 9000 §19.4): no more data will come, undelivered data is gone."""
+
+    def stop_received(self, code: int) -> None:
+        """The peer's STOP_SENDING (§19.5). The engine does not answer by itself: call ``Stream.reset``."""
+
+    def pause_writing(self) -> None:
+        """More than the high-water mark is buffered: stop calling ``write``."""
+
+    def resume_writing(self) -> None:
+        """The buffer has drained below the low-water mark."""
+
+    def send_completed(self) -> None:
+        """Our FIN and all data, or our RESET_STREAM, have been acknowledged."""
+
+    def connection_lost(self, ended: Ended) -> None:
+        """The session under the stream has ended."""
+
+
+class Stream(Protocol):
+    """One QUIC stream, bidirectional or one way."""
+
+    @property
+    def id(self) -> int:
+        """The stream ID (RFC 9000 §2.1)."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether we opened it."""
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether both ends send."""
+
+    @property
+    def send_buffered(self) -> int:
+        """Bytes taken by ``write`` and not yet put in a packet for the first time."""
+
+    def set_handler(self, handler: StreamHandler) -> None:
+        """Take the stream's callbacks, or hand them to another; what arrived before the first call is held,
+        within flow control, and delivered from the loop soon after it."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Buffer all of data for sending; it may be reused by the caller after return.
+
+        Raises LocalError after ``finish`` or ``reset``, on a receive-only stream, or when the caller has gone on
+        for 1 MiB past ``pause_writing``. After the session's end it does nothing.
+        """
+
+    def finish(self) -> None:
+        """Send FIN after what is buffered. A second call does nothing."""
+
+    def reset(self, code: int) -> None:
+        """Send RESET_STREAM and forget what is buffered. Does nothing once all has been acknowledged."""
+
+    def stop_sending(self, code: int) -> None:
+        """Send STOP_SENDING: the peer's data is of no use any more. Data that still comes is dropped and credited by
+        the engine; ``data_received`` and ``eof_received`` are not called again. Nothing when already finished."""
+
+    def consumed(self, size: int) -> None:
+        """Return flow-control credit for bytes that ``data_received`` delivered and that have been passed on."""
+
+
+class SessionHandler(Protocol):
+    """What a session calls. After ``session_ended`` nothing more is called."""
+
+    def handshake_completed(self) -> None:
+        """TLS is done, and the peer's pin or chain, when one is asked for, has been verified: ``alpn``,
+        ``peer_public_key`` and ``export_keying_material`` are valid from now on."""
+
+    def stream_opened(self, stream: Stream) -> None:
+        """The peer opened a stream. Call ``set_handler`` on it, now or later."""
+
+    def datagram_received(self, data: bytes, ecn: int) -> None:
+        """A DATAGRAM frame's payload (RFC 9221) and its packet's ECN bits (0 when the engine cannot tell)."""
+
+    def max_datagram_size_changed(self, size: int) -> None:
+        """The largest payload that fits now; 0 when the peer takes none."""
+
+    def path_changed(self, event: PathEvent) -> None:
+        """A path was added, validated, lost, or seen from outside at another address."""
+
+    def session_ended(self, ended: Ended) -> None:
+        """The session is over. Every stream's ``connection_lost`` has been called before this."""
+
+
+class Session(Protocol):
+    """One QUIC connection."""
+
+    @property
+    def is_client(self) -> bool: ...
+
+    @property
+    def alpn(self) -> str:
+        """The negotiated protocol; empty before the handshake completes."""
+
+    @property
+    def peer_public_key(self) -> bytes:
+        """DER of the peer's SubjectPublicKeyInfo, empty when it presented none or before the handshake completes."""
+
+    @property
+    def peer_address(self) -> Address: ...
+
+    @property
+    def local_address(self) -> Address: ...
+
+    @property
+    def ended(self) -> Ended | None: ...
+
+    @property
+    def max_datagram_size(self) -> int: ...
+
+    def set_handler(self, handler: SessionHandler) -> None: ...
+
+    def open_stream(self, *, bidirectional: bool = True, priority: Priority = Priority.NORMAL) -> Stream:
+        """Open a stream at once. Past the peer's stream limit its frames wait for MAX_STREAMS.
+
+        Raises LocalError when the session has ended or too many streams wait already.
+        """
+
+    def streams_available(self, *, bidirectional: bool = True) -> int:
+        """How many streams can be opened now without waiting for the peer's MAX_STREAMS."""
+
+    def send_datagram(self, data: bytes | bytearray | memoryview, ecn: int = 0) -> bool:
+        """Send a DATAGRAM frame; False when it is too large or was dropped at once. The queue is bounded and drops
+        its oldest."""
+
+    def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes:
+        """TLS 1.3 exporter (RFC 8446 §7.5). Raises LocalError before the handshake completes."""
+
+    def paths(self) -> tuple[NetworkPath, ...]: ...
+
+    def statistics(self) -> SessionStatistics: ...
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """Close with an application error code. What streams still buffer is lost. A second call does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPath:
+    """A path is a carrier, a local and a remote address. carrier: "udp" now; relays and proxies later."""
+
+    carrier: str
+    local: Address
+    remote: Address
+    validated: bool
+
+
+class PathChange(enum.Enum):
+    ADDED = "added"
+    VALIDATED = "validated"
+    LOST = "lost"
+    OBSERVED = "observed address"
+
+
+@dataclass(frozen=True, slots=True)
+class PathEvent:
+    change: PathChange
+    path: NetworkPath
+
+
+@dataclass(slots=True)
+class SessionStatistics:
+    """Counters since the session began. Times in seconds, sizes in bytes."""
+
+    smoothed_rtt: float = 0.0
+    minimum_rtt: float = 0.0
+    congestion_window: int = 0
+    bytes_in_flight: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    packets_sent: int = 0
+    packets_received: int = 0
+    packets_lost: int = 0
+    streams_open: int = 0
+    stream_bytes_sent: int = 0
+    stream_bytes_received: int = 0
+    datagrams_sent: int = 0
+    datagrams_received: int = 0
+    datagrams_dropped: int = 0
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a session may hold and how long it waits. The reason for each value stands beside it."""
+
+    idle_timeout: float = 30.0
+    """Seconds without a packet after which the peer is gone (RFC 9000 §10.1). NAT bindings live 30 s or more."""
+    keepalive: float = 10.0
+    """Seconds of silence after which a PING goes out, so that three may be lost within the idle timeout. 0: none."""
+    handshake_timeout: float = 10.0
+    """Seconds until a handshake must be complete."""
+    stream_window: int = 1 << 20
+    """Bytes that one stream may have in flight or unconsumed: the most that one stalled flow costs."""
+    session_window: int = 16 << 20
+    """The same for all streams together: the most that all stalled flows cost."""
+    send_high_water: int = 256 << 10
+    """``pause_writing`` above this many unsent bytes on a stream; ``resume_writing`` at a quarter of it."""
+    max_streams_bidi: int = 4096
+    """Peer-opened bidirectional streams open at once: a flow each."""
+    max_streams_uni: int = 16
+    """Peer-opened one-way streams open at once: the protocol needs two."""
+    max_datagram_frame_size: int = 65535
+    """RFC 9221 §3; 0 takes none."""
+    datagram_queue: int = 256
+    """DATAGRAMs that wait to be sent; the oldest is dropped first."""
+    streams_waiting: int = 4096
+    """Local streams that may wait for the peer's MAX_STREAMS."""
+    max_udp_payload: int = 1452
+    """Largest UDP payload sent: what an Ethernet carries under IPv6."""
+
+
+CRYPTO_PROFILES = ("default", "fips")
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom a client believes.
+
+    pins: SHA-256 of acceptable SubjectPublicKeyInfos; when not empty, name and expiry are not checked.
+    server_name: for SNI and, without pins, for WebPKI.
+    ca_file: extra roots for WebPKI instead of the system's.
+    """
+
+    server_name: str
+    pins: tuple[bytes, ...] = ()
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DialConfig:
+    alpn: tuple[str, ...]
+    trust: Trust
+    limits: Limits = field(default_factory=Limits)
+    crypto_profile: str = "default"
+    keylog: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """certificate and private_key: PEM text; the chain may follow the certificate.
+
+    admission: cap on unfinished handshakes, enforced before any connection object is made.
+    secret: 32 bytes or more from which Retry keys (and later the others) derive; the same after a restart.
+    """
+
+    alpn: tuple[str, ...]
+    certificate: bytes
+    private_key: bytes
+    secret: bytes
+    limits: Limits = field(default_factory=Limits)
+    crypto_profile: str = "default"
+    keylog: Path | None = None
+    max_half_open: int = 1024
+    """Handshakes under way in total: about 100 KiB each."""
+    max_half_open_per_prefix: int = 128
+    """The same for one source prefix (IPv4 /24, IPv6 /56), so that one neighbourhood cannot use up the total."""
+    retry_above: int = 64
+    """Half-open handshakes above which an address must be validated with Retry first (RFC 9000 §8.1.2)."""
+    max_sessions: int = 4096
+    """Connections in total."""
+
+
+class Endpoint(Protocol):
+    """Unconnected UDP sockets that both dial and accept; packets find their session by connection ID."""
+
+    @property
+    def local_addresses(self) -> tuple[Address, ...]: ...
+
+    def dial(self, remote: Address, config: DialConfig, handler: SessionHandler) -> Session:
+        """Begin a handshake; the outcome comes by ``handshake_completed`` or ``session_ended``."""
+
+    def listen(self, config: ListenConfig, accept: Callable[[Session], SessionHandler]) -> None:
+        """Accept sessions from now on; accept is called when a handshake begins, with the handler to use.
+        Calling it again replaces config and callback for sessions to come."""
+
+    def stop_listening(self) -> None:
+        """Take no new session; those that exist live on."""
+
+    def set_first_byte_hook(self, hook: Callable[[bytes, Address], bool] | None) -> None:
+        """A look at every datagram whose first byte is not QUIC's (RFC 9443); True when taken."""
+
+    def send_raw(self, data: bytes, remote: Address) -> None:
+        """Send a datagram that belongs to no session."""
+
+    def inject(self, data: bytes, remote: Address) -> None:
+        """Handle data as if it had arrived from remote."""
+
+    def statistics(self) -> dict[str, int]:
+        """Counters: datagrams in and out, dropped by reason, retries sent, half-open, sessions."""
+
+    async def close(self) -> None:
+        """Close every session (code 0) and the sockets."""
