@@ -1,0 +1,88 @@
+"""The open flows of a process: their limits in time, and what ``status`` counts.
+
+A flow without a byte for the idle timeout is ended, as a NAT would (RFC 5382 REQ-5: no sooner than 2 h 4 min). One
+timer looks at all flows, since a timer a flow would cost more than the flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from .relay import Relay
+from .tunnel.types import Cause
+
+IDLE_TIMEOUT = 7440.0
+"""Seconds: RFC 5382 REQ-5."""
+
+_SWEEPS = 8
+"""Looks at all flows within one idle timeout: a flow ends at most an eighth late."""
+
+_SWEEP_AT_MOST = 60.0
+
+
+class FlowTable:
+    """Every relay of this process, from ``add`` to ``remove``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, idle_timeout: float = IDLE_TIMEOUT) -> None:
+        self._loop = loop
+        self._idle_timeout = idle_timeout
+        self._relays: set[Relay] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+        self.opened = 0
+        self.failed = 0
+        self._sent = 0
+        self._received = 0
+
+    def __len__(self) -> int:
+        return len(self._relays)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes read from sockets and given to the tunnel, ended flows included."""
+        return self._sent + sum(relay.sent for relay in self._relays)
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes from the tunnel written to sockets, ended flows included."""
+        return self._received + sum(relay.received for relay in self._relays)
+
+    def add(self, relay: Relay) -> None:
+        self._relays.add(relay)
+        self._idle.clear()
+        self.opened += 1
+        if self._timer is None and self._idle_timeout > 0:
+            self._schedule()
+
+    def remove(self, relay: Relay) -> None:
+        if relay in self._relays:
+            self._relays.remove(relay)
+            self._sent += relay.sent
+            self._received += relay.received
+        if not self._relays:
+            self._idle.set()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    async def wait_empty(self) -> None:
+        """Return when no flow is open."""
+        await self._idle.wait()
+
+    def abort_all(self, cause: Cause, detail: str) -> None:
+        """Reset every flow."""
+        for relay in list(self._relays):
+            relay.abort(cause, detail)
+
+    def _schedule(self) -> None:
+        delay = min(self._idle_timeout / _SWEEPS, _SWEEP_AT_MOST)
+        self._timer = self._loop.call_later(delay, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        limit = self._loop.time() - self._idle_timeout
+        for relay in [relay for relay in self._relays if relay.active_at < limit]:
+            relay.abort(Cause.TIMED_OUT, "idle for too long")
+        if self._relays:
+            self._schedule()

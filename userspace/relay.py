@@ -1,0 +1,244 @@
+"""Carries one flow between a kernel TCP socket and a tunnel flow, at either end of the tunnel.
+
+Read first: the mapping table of docs/protocol.md (FIN is FIN, RST is STOP_SENDING with RESET_STREAM, both ways). The
+relay works on the raw descriptor, not on an asyncio transport: transports do not report a reset that comes after EOF
+or while reading is paused, and cannot send one. It must not interpret a byte.
+
+Bytes are read only while the flow takes them, and their credit is returned only when the kernel has taken them; so a
+flow that stalls holds at most one send buffer here and one stream window at the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+
+from . import sockwatch
+from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
+
+READ_SIZE = 64 << 10
+"""Bytes read at once: what a TCP window of a fast path holds, and small enough to be fair to others."""
+
+_IOV = 64
+"""Buffers given to one sendmsg; Linux takes 1,024, more than that gains nothing."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def reset_socket(sock: socket.socket) -> None:
+    """Close with a RST instead of a FIN (SO_LINGER with time zero, socket(7))."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:
+        pass  # a unix socket, or already dead: close does what can be done
+    sock.close()
+
+
+class Relay:
+    """The handler of a tunnel flow that is joined to a socket. Owns the socket from construction on.
+
+    done: called once, from the loop or from a callback of the flow, with None when both directions ended in order,
+    else with what broke the flow. sent and received count bytes towards and from the flow.
+    """
+
+    def __init__(
+        self,
+        flow: TunnelFlow,
+        sock: socket.socket,
+        done: Callable[[FlowFailed | None], None],
+        *,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._flow = flow
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._done = done
+        self._loop = loop
+        self._backlog: deque[bytes | memoryview] = deque()
+        self._reading = False
+        self._read_eof = False
+        self._paused = False
+        self._writing = False
+        self._flush_scheduled = False
+        self._write_eof = False
+        self._shut = False
+        self._flow_over = False
+        self._closed = False
+        self.sent = 0
+        self.received = 0
+        self.active_at = loop.time()
+
+    def start(self, early: bytes = b"") -> None:
+        """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``."""
+        sockwatch.watcher(self._loop).add(self._fd, self._error_noticed)
+        if early:
+            self.sent += len(early)
+            self._flow.write(early)
+        self._update_reading()
+
+    def abort(self, cause: Cause, detail: str = "") -> None:
+        """Reset both sides, e.g. when the flow has been idle for too long."""
+        if not self._closed:
+            self._break(FlowFailed(cause, detail))
+
+    # What the flow calls.
+
+    def connected(self, bound: BoundAddress) -> None:
+        """Connected before the relay began."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._closed:
+            self._flow.consumed(len(data))
+            return
+        self._backlog.append(data)
+        if not self._flush_scheduled and not self._writing:
+            # Frames of one burst come one by one: gather them into one system call.
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def eof_received(self) -> None:
+        self._write_eof = True
+        if not self._backlog:
+            self._shutdown()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._update_reading()
+
+    def flow_ended(self, error: FlowFailed | None) -> None:
+        if self._closed:
+            return
+        self._flow_over = True
+        if error is not None:
+            self._close(error, reset=True)
+            return
+        self._write_eof = True
+        if not self._backlog:
+            self._shutdown()
+
+    # What the socket does.
+
+    def _update_reading(self) -> None:
+        wanted = not (self._paused or self._read_eof or self._closed)
+        if wanted and not self._reading:
+            self._loop.add_reader(self._fd, self._readable)
+        elif self._reading and not wanted:
+            self._loop.remove_reader(self._fd)
+        self._reading = wanted
+
+    def _readable(self) -> None:
+        if not self._reading:
+            return
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._broken(error)
+            return
+        self.active_at = self._loop.time()
+        if data:
+            self.sent += len(data)
+            self._flow.write(data)
+            return
+        self._read_eof = True
+        self._update_reading()
+        self._flow.finish()
+        self._finish_if_over()
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._closed:
+            return
+        backlog = self._backlog
+        taken = 0
+        try:
+            while backlog:
+                if len(backlog) == 1:
+                    size = self._sock.send(backlog[0])
+                else:
+                    size = self._sock.sendmsg([backlog[i] for i in range(min(len(backlog), _IOV))])
+                taken += size
+                while size and size >= len(backlog[0]):
+                    size -= len(backlog.popleft())
+                if size:
+                    backlog[0] = memoryview(backlog[0])[size:]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._broken(error)
+            return
+        if taken:
+            self.received += taken
+            self.active_at = self._loop.time()
+            self._flow.consumed(taken)
+        if backlog:
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._fd, self._flush)
+            return
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd)
+        if self._write_eof:
+            self._shutdown()
+
+    def _shutdown(self) -> None:
+        if self._shut or self._closed:
+            return
+        self._shut = True
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._broken(error)
+            return
+        self._finish_if_over()
+
+    def _finish_if_over(self) -> None:
+        if self._read_eof and self._shut:
+            self._close(None, reset=False)
+
+    def _error_noticed(self) -> None:
+        """epoll saw EPOLLERR or EPOLLHUP. A hang-up without an error is only both FINs having passed."""
+        if self._closed:
+            return
+        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._broken(OSError(number, "socket error"))
+
+    def _broken(self, error: OSError) -> None:
+        self._break(FlowFailed(Cause.RESET, error.strerror or type(error).__name__))
+
+    def _break(self, error: FlowFailed) -> None:
+        if not self._flow_over:
+            self._flow_over = True
+            self._flow.reset()
+        self._close(error, reset=True)
+
+    def _close(self, error: FlowFailed | None, *, reset: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._backlog:
+            # The session's window is shared: what is thrown away here is credit for other flows.
+            self._flow.consumed(sum(len(chunk) for chunk in self._backlog))
+            self._backlog.clear()
+        if self._reading:
+            self._loop.remove_reader(self._fd)
+            self._reading = False
+        if self._writing:
+            self._loop.remove_writer(self._fd)
+            self._writing = False
+        sockwatch.watcher(self._loop).remove(self._fd)
+        if reset:
+            reset_socket(self._sock)
+        else:
+            self._sock.close()
+        self._done(error)
