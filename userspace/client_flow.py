@@ -1,0 +1,262 @@
+"""A flow as the front doors see it (quicsocks.socks.types.Flow), over a flow of the tunnel.
+
+It exists before the tunnel flow does: while there is no connection to the concentrator it waits, up to a limit, and
+what is written meanwhile is kept. It is used either through ``relay``, which hands the tunnel flow to a ``Relay``, or
+through ``read`` and ``write``, where it is the tunnel flow's handler itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+
+from quicsocks.socks.types import Bound, Failure, FlowError, Request
+
+from .causes import to_flow_error
+from .flows import FlowTable
+from .relay import Relay, reset_socket
+from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
+
+WRITE_AHEAD = 256 << 10
+"""Bytes kept by ``write`` before there is a tunnel flow; then ``drain`` waits."""
+
+
+class ClientFlow:
+    """One flow of an application. The uplink calls ``attach`` when there is a tunnel to carry it, or ``fail``."""
+
+    def __init__(self, request: Request, flows: FlowTable, loop: asyncio.AbstractEventLoop) -> None:
+        self.request = request
+        self._flows = flows
+        self._loop = loop
+        self.events = _Events(self)
+        """The handler to open the tunnel flow with."""
+        self._flow: TunnelFlow | None = None
+        self._connected: asyncio.Future[Bound] = loop.create_future()
+        # Nobody may be waiting, e.g. when the application has gone: that is not an error to report.
+        self._connected.add_done_callback(_retrieve)
+        self._error: FlowError | None = None
+        self._before: deque[bytes] = deque()
+        self._before_size = 0
+        self._finish_wanted = False
+        self._received: deque[bytes] = deque()
+        self._eof = False
+        self._taken = 0
+        self._paused = False
+        self._wake_reader: asyncio.Event = asyncio.Event()
+        self._wake_writer: asyncio.Event = asyncio.Event()
+        self._wake_writer.set()
+        self._relay: Relay | None = None
+        self._over = False
+        self._wrote = False
+
+    # What the uplink calls.
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it still wants a tunnel flow."""
+        return self._flow is None and not self._over
+
+    @property
+    def can_move(self) -> bool:
+        """Whether it may be opened again elsewhere: unanswered, and no byte of the application's was sent."""
+        return not self._over and not self._connected.done() and not self._wrote
+
+    def attach(self, flow: TunnelFlow) -> None:
+        """Use flow, whose handler is ``events``, from now on. What was written so far is sent at once."""
+        self._flow = flow
+        if self._before:
+            self._wrote = True
+            flow.write(b"".join(self._before))
+            self._before.clear()
+            self._before_size = 0
+        if self._finish_wanted:
+            flow.finish()
+        if not self._paused:
+            self._wake_writer.set()
+
+    def detach(self) -> None:
+        """The tunnel flow is of no use any more; wait for another."""
+        if self._flow is not None:
+            self._flow.reset()
+            self._flow = None
+
+    def fail(self, error: FlowError) -> None:
+        """The flow cannot be opened, or has broken."""
+        if self._over:
+            return
+        self._over = True
+        self._error = error
+        if not self._connected.done():
+            self._connected.set_exception(error)
+        self._wake_reader.set()
+        self._wake_writer.set()
+
+    # What ``events`` passes on.
+
+    def on_connected(self, bound: BoundAddress) -> None:
+        if not self._connected.done():
+            self._connected.set_result(Bound(bound.host, bound.port))
+
+    def on_data(self, data: bytes) -> None:
+        if self._over:
+            if self._flow is not None:
+                self._flow.consumed(len(data))
+            return
+        self._received.append(data)
+        self._wake_reader.set()
+
+    def on_eof(self) -> None:
+        self._eof = True
+        self._wake_reader.set()
+
+    def on_pause(self, paused: bool) -> None:
+        self._paused = paused
+        if paused:
+            self._wake_writer.clear()
+        else:
+            self._wake_writer.set()
+
+    def on_ended(self, error: FlowFailed | None) -> None:
+        if error is not None:
+            self.fail(to_flow_error(error))
+            return
+        self._eof = True
+        self._wake_reader.set()
+        self._wake_writer.set()
+
+    # What the front door calls.
+
+    async def connected(self) -> Bound:
+        return await asyncio.shield(self._connected)
+
+    async def relay(self, sock: socket.socket, early: bytes = b"") -> None:
+        if self._error is not None or self._flow is None:
+            reset_socket(sock)
+            raise self._error or FlowError(Failure.INTERNAL, "relay before the flow was open")
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def ended(_error: FlowFailed | None) -> None:
+            self._flows.remove(relay)
+            if not done.done():
+                done.set_result(None)
+
+        relay = self._relay = Relay(self._flow, sock, ended, loop=self._loop)
+        self._flows.add(relay)
+        self._flow.set_handler(relay)
+        if self._paused:
+            relay.pause_writing()
+        relay.start(early)
+        if self._taken:
+            self._flow.consumed(self._taken)
+            self._taken = 0
+        while self._received:
+            relay.data_received(self._received.popleft())
+        if self._eof:
+            relay.eof_received()
+        try:
+            await done
+        except asyncio.CancelledError:
+            relay.abort(Cause.RESET, "the listener was closed")
+            raise
+
+    async def read(self) -> bytes:
+        self._return_credit()
+        while not self._received:
+            if self._error is not None:
+                raise self._error
+            if self._eof:
+                return b""
+            self._wake_reader.clear()
+            await self._wake_reader.wait()
+        data = b"".join(self._received) if len(self._received) > 1 else self._received[0]
+        self._received.clear()
+        self._taken = len(data)
+        return data
+
+    def write(self, data: bytes) -> None:
+        if self._over or not data:
+            return
+        if self._flow is not None:
+            self._wrote = True
+            self._flow.write(data)
+            return
+        self._before.append(bytes(data))
+        self._before_size += len(data)
+        if self._before_size > WRITE_AHEAD:
+            self._wake_writer.clear()
+
+    async def drain(self) -> None:
+        await self._wake_writer.wait()
+        if self._error is not None:
+            raise self._error
+
+    def write_eof(self) -> None:
+        if self._over or self._finish_wanted:
+            return
+        self._finish_wanted = True
+        if self._flow is not None:
+            self._flow.finish()
+
+    def abort(self) -> None:
+        if self._relay is not None:
+            self._relay.abort(Cause.RESET, "ended by the application")
+            return
+        if self._flow is not None and not self._over:
+            self._flow.reset()
+        self.fail(FlowError(Failure.RESET, "ended by the application"))
+        self._drop_received()
+
+    def close(self) -> None:
+        if self._over or self._relay is not None:
+            return
+        if self._eof and self._flow is not None:
+            # All that can come has come: a FIN is enough.
+            self.write_eof()
+            self.fail(FlowError(Failure.RESET, "closed"))
+            self._drop_received()
+            return
+        self.abort()
+
+    def _return_credit(self) -> None:
+        if self._taken and self._flow is not None:
+            self._flow.consumed(self._taken)
+        self._taken = 0
+
+    def _drop_received(self) -> None:
+        self._return_credit()
+        if self._received and self._flow is not None:
+            self._flow.consumed(sum(len(chunk) for chunk in self._received))
+        self._received.clear()
+
+
+class _Events:
+    """What the tunnel flow calls until a relay takes over."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: ClientFlow) -> None:
+        self._owner = owner
+
+    def connected(self, bound: BoundAddress) -> None:
+        self._owner.on_connected(bound)
+
+    def data_received(self, data: bytes) -> None:
+        self._owner.on_data(data)
+
+    def eof_received(self) -> None:
+        self._owner.on_eof()
+
+    def pause_writing(self) -> None:
+        self._owner.on_pause(True)
+
+    def resume_writing(self) -> None:
+        self._owner.on_pause(False)
+
+    def flow_ended(self, error: FlowFailed | None) -> None:
+        self._owner.on_ended(error)
+
+
+def _retrieve(future: asyncio.Future[Bound]) -> None:
+    if not future.cancelled():
+        future.exception()
