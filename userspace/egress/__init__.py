@@ -1,0 +1,1 @@
+"""What the exit may reach and how it gets there: names, rules, the built-in refusals, resolving, dialling, limits."""
