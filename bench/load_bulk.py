@@ -1,0 +1,129 @@
+"""Moving many bytes over a few flows for a bounded time, and counting those that have arrived at the receiver.
+
+Read bench/origin.py for the requests. Received bytes are dropped in the kernel (MSG_TRUNC) and sent ones come from
+memory by sendfile, so that the load generator takes little of the processors from what it measures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import selectors
+import socket
+import time
+import uuid
+from typing import Any
+
+from bench.flows import FlowError, Via, connect, receive_exactly, receive_head
+from bench.origin import CHUNK, PATTERN_SIZE, pattern
+
+# A flow that has not moved a byte for so long has failed, and is reported as such.
+STALL = 10.0
+
+
+def verify(via: Via, target: tuple[str, int], size: int) -> dict[str, Any]:
+    """Move size bytes (up to 4 MiB) in each direction and compare every one. Raises FlowError."""
+    expected = pattern()[:size]
+    with connect(via, target) as sock:
+        sock.sendall(_head(f"GET /{size}"))
+        _, body = receive_head(sock)
+        body += receive_exactly(sock, size - len(body))
+        if hashlib.sha256(body).digest() != hashlib.sha256(expected).digest():
+            raise FlowError("the bytes that came are not those that the origin sent")
+        sock.sendall(_head(f"POST /absorb/{uuid.uuid4().hex}", size) + expected)
+        _, answer = receive_head(sock)
+        if int(answer) != size:
+            raise FlowError(f"{int(answer)} of {size} bytes were received")
+    return {"bytes": 2 * size}
+
+
+def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: float) -> dict[str, Any]:
+    """Fetch size bytes in all over so many flows at once, for at most so many seconds.
+
+    Returns bytes, seconds, and complete: whether all came before the time was up.
+    """
+    share = size // flows
+    socks = [connect(via, target) for _ in range(flows)]
+    sink = bytearray(CHUNK)
+    left = dict.fromkeys(socks, share)
+    try:
+        with selectors.DefaultSelector() as selector:
+            start = time.perf_counter()
+            for sock in socks:
+                sock.sendall(_head(f"GET /{share}"))
+            for sock in socks:
+                left[sock] -= len(receive_head(sock)[1])
+                sock.setblocking(False)
+                selector.register(sock, selectors.EVENT_READ)
+            deadline = start + seconds
+            while any(left.values()) and (now := time.perf_counter()) < deadline:
+                for key, _ in selector.select(min(STALL, deadline - now)):
+                    ready = key.fileobj
+                    assert isinstance(ready, socket.socket)
+                    count = ready.recv_into(sink, CHUNK, socket.MSG_TRUNC)
+                    if not count:
+                        raise FlowError(f"a download ended {left[ready]} bytes early")
+                    left[ready] -= count
+                    if not left[ready]:
+                        selector.unregister(ready)
+            elapsed = time.perf_counter() - start
+    finally:
+        for sock in socks:
+            sock.close()
+    return {"bytes": share * flows - sum(left.values()), "seconds": elapsed, "complete": not any(left.values())}
+
+
+def upload(via: Via, target: tuple[str, int], flows: int, size: int, seconds: float) -> dict[str, Any]:
+    """Send size bytes in all over so many flows at once, for at most so many seconds.
+
+    Counted is what the origin has received: when the time is up, it is asked over a connection of its own, past the
+    proxy. Returns as ``download``.
+    """
+    share = size // flows
+    keys = [uuid.uuid4().hex for _ in range(flows)]
+    socks = [connect(via, target) for _ in range(flows)]
+    source = os.memfd_create("upload")
+    os.write(source, pattern())
+    left = dict.fromkeys(socks, share)
+    answered = 0
+    try:
+        with selectors.DefaultSelector() as selector, connect(Via("direct"), target) as control:
+            start = time.perf_counter()
+            for sock, key in zip(socks, keys, strict=True):
+                sock.sendall(_head(f"POST /absorb/{key}", share))
+                sock.setblocking(False)
+                selector.register(sock, selectors.EVENT_WRITE)
+            deadline = start + seconds
+            while answered < flows and (now := time.perf_counter()) < deadline:
+                for key_, _ in selector.select(min(STALL, deadline - now)):
+                    ready = key_.fileobj
+                    assert isinstance(ready, socket.socket)
+                    if not left[ready]:
+                        receive_head(ready)
+                        selector.unregister(ready)
+                        answered += 1
+                        continue
+                    offset = (share - left[ready]) % PATTERN_SIZE
+                    chunk = min(CHUNK, left[ready], PATTERN_SIZE - offset)
+                    left[ready] -= os.sendfile(ready.fileno(), source, offset, chunk)
+                    if not left[ready]:
+                        selector.modify(ready, selectors.EVENT_READ)
+            total = share * flows
+            if answered < flows:
+                total = sum(_absorbed(control, key) for key in keys)
+            elapsed = time.perf_counter() - start
+    finally:
+        os.close(source)
+        for sock in socks:
+            sock.close()
+    return {"bytes": total, "seconds": elapsed, "complete": answered == flows}
+
+
+def _absorbed(control: socket.socket, key: str) -> int:
+    control.sendall(_head(f"GET /absorbed/{key}"))
+    return int(receive_head(control)[1])
+
+
+def _head(request: str, length: int | None = None) -> bytes:
+    extra = f"Content-Length: {length}\r\n" if length is not None else ""
+    return f"{request} HTTP/1.1\r\nHost: origin\r\n{extra}\r\n".encode()
