@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Callable
 
 from quicsocks.socks.types import Bound, Failure, FlowError, Request
 
@@ -49,6 +50,8 @@ class ClientFlow:
         self._relay: Relay | None = None
         self._over = False
         self._wrote = False
+        self._unanswered: Callable[[FlowFailed], bool] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
 
     # What the uplink calls.
 
@@ -87,14 +90,33 @@ class ClientFlow:
             return
         self._over = True
         self._error = error
+        if self._expiry is not None:
+            self._expiry.cancel()
         if not self._connected.done():
             self._connected.set_exception(error)
         self._wake_reader.set()
         self._wake_writer.set()
 
+    def on_unanswered(self, callback: Callable[[FlowFailed], bool]) -> None:
+        """Ask callback before failing while nothing has been answered yet; True when it takes the flow elsewhere."""
+        self._unanswered = callback
+
+    def expire_after(self, timeout: float) -> None:
+        """Fail unless the destination has answered by then (seconds)."""
+        if self._expiry is None and not self._connected.done():
+            self._expiry = self._loop.call_later(timeout, self._expire)
+
+    def _expire(self) -> None:
+        if not self._connected.done():
+            if self._flow is not None:
+                self._flow.reset()
+            self.fail(FlowError(Failure.TIMED_OUT, "no answer from the concentrator"))
+
     # What ``events`` passes on.
 
     def on_connected(self, bound: BoundAddress) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
         if not self._connected.done():
             self._connected.set_result(Bound(bound.host, bound.port))
 
@@ -119,6 +141,8 @@ class ClientFlow:
 
     def on_ended(self, error: FlowFailed | None) -> None:
         if error is not None:
+            if self.can_move and self._unanswered is not None and self._unanswered(error):
+                return
             self.fail(to_flow_error(error))
             return
         self._eof = True
@@ -141,7 +165,7 @@ class ClientFlow:
             if not done.done():
                 done.set_result(None)
 
-        relay = self._relay = Relay(self._flow, sock, ended, loop=self._loop)
+        relay = self._relay = Relay(self._flow, sock, ended, loop=self._loop, watch=self._flows.watch)
         self._flows.add(relay)
         self._flow.set_handler(relay)
         if self._paused:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+from quicsocks.socks.watch import Watch
+
 from .relay import Relay
 from .tunnel.types import Cause
 
@@ -26,6 +28,8 @@ class FlowTable:
     def __init__(self, loop: asyncio.AbstractEventLoop, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._loop = loop
         self._idle_timeout = idle_timeout
+        self.watch = Watch()
+        """Notices resets for all relays; one epoll descriptor."""
         self._relays: set[Relay] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
@@ -65,6 +69,11 @@ class FlowTable:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+    def close(self) -> None:
+        """Reset what is still open and let go of the descriptor."""
+        self.abort_all(Cause.RESET, "shutting down")
+        self.watch.close()
 
     async def wait_empty(self) -> None:
         """Return when no flow is open."""

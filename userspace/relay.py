@@ -16,7 +16,8 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
-from . import sockwatch
+from quicsocks.socks.watch import Watch
+
 from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
 
 READ_SIZE = 64 << 10
@@ -51,12 +52,14 @@ class Relay:
         done: Callable[[FlowFailed | None], None],
         *,
         loop: asyncio.AbstractEventLoop,
+        watch: Watch,
     ) -> None:
         self._flow = flow
         self._sock = sock
         self._fd = sock.fileno()
         self._done = done
         self._loop = loop
+        self._watch = watch
         self._backlog: deque[bytes | memoryview] = deque()
         self._reading = False
         self._read_eof = False
@@ -73,7 +76,7 @@ class Relay:
 
     def start(self, early: bytes = b"") -> None:
         """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``."""
-        sockwatch.watcher(self._loop).add(self._fd, self._error_noticed)
+        self._watch.add(self._sock, self._hung_up)
         if early:
             self.sent += len(early)
             self._flow.write(early)
@@ -205,13 +208,10 @@ class Relay:
         if self._read_eof and self._shut:
             self._close(None, reset=False)
 
-    def _error_noticed(self) -> None:
-        """epoll saw EPOLLERR or EPOLLHUP. A hang-up without an error is only both FINs having passed."""
-        if self._closed:
-            return
-        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            self._broken(OSError(number, "socket error"))
+    def _hung_up(self, failed: bool) -> None:
+        """Nothing may be reading or writing now. A hang-up without an error is only both FINs having passed."""
+        if failed and not self._closed:
+            self._broken(OSError(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "connection reset"))
 
     def _broken(self, error: OSError) -> None:
         self._break(FlowFailed(Cause.RESET, error.strerror or type(error).__name__))
@@ -236,7 +236,7 @@ class Relay:
         if self._writing:
             self._loop.remove_writer(self._fd)
             self._writing = False
-        sockwatch.watcher(self._loop).remove(self._fd)
+        self._watch.discard(self._sock)
         if reset:
             reset_socket(self._sock)
         else:

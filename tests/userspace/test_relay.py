@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from quicsocks.socks.watch import Watch
 from quicsocks.userspace.flows import FlowTable
 from quicsocks.userspace.relay import READ_SIZE, Relay
 from quicsocks.userspace.tunnel.types import Cause, FlowFailed, FlowHandler
@@ -58,7 +59,8 @@ class Scene:
         self.app, inner = tcp_pair()
         self.flow = FakeFlow()
         self.outcomes: list[FlowFailed | None] = []
-        self.relay = Relay(self.flow, inner, self.outcomes.append, loop=loop)
+        self.watch = Watch()
+        self.relay = Relay(self.flow, inner, self.outcomes.append, loop=loop, watch=self.watch)
         self.inner = inner
         self.flow.set_handler(self.relay)
         self.relay.start(early)
@@ -77,6 +79,7 @@ class Scene:
         self.app.close()
         if not self.outcomes:
             self.relay.abort(Cause.RESET)
+        self.watch.close()
 
 
 @pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
@@ -236,17 +239,13 @@ def test_credit_of_what_is_thrown_away_is_returned(loop_factory: Loop) -> None:
     run(main(), loop_factory)
 
 
-def test_no_descriptor_is_left_watched(loop_factory: Loop) -> None:
+def test_no_descriptor_is_left_open(loop_factory: Loop) -> None:
     async def main() -> None:
-        from quicsocks.userspace import sockwatch
-
         scenes = [Scene() for _ in range(5)]
-        watcher = sockwatch.watcher(asyncio.get_running_loop())
-        assert watcher.watched == 5
         for scene in scenes:
             scene.close()
-        assert watcher.watched == 0
         assert all(scene.inner.fileno() == -1 for scene in scenes)
+        assert all(scene.outcomes for scene in scenes)
 
     run(main(), loop_factory)
 
@@ -271,5 +270,6 @@ def test_an_idle_flow_is_ended_and_a_busy_one_is_not() -> None:
         busy.close()
         table.remove(busy.relay)
         await table.wait_empty()
+        table.close()
 
     run(main())

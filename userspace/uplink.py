@@ -1,0 +1,348 @@
+"""The client's connection to its concentrator, made, watched, and made again for as long as the program runs.
+
+Front doors hand it flows at any time. A flow goes out at once while there is a tunnel, and otherwise waits for one, up
+to a limit. A session that stays silent although something was sent is not given up (that would turn every short outage
+into broken flows), but a second one is dialled beside it; when that one succeeds first, the silent one is dead: its
+concentrator has lost its state, e.g. by a restart. Flows that were not answered yet move to the new one.
+
+What can be forged before a handshake completes never ends a client that has been connected: it goes on trying, slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from quicsocks.socks.types import Failure, FlowError
+
+from .backoff import Backoff
+from .client_flow import ClientFlow
+from .dialling import DialFailed, Uplinked, dial
+from .link import Link
+from .quic.errors import LocalError
+from .quic.types import DialConfig, Endpoint
+from .refusal import Refusal, explain
+from .tunnel.types import ALPN_QT, Destination, FlowFailed, Identity, TunnelLimits
+
+TICK = 1.0
+"""Seconds between two looks at whether the concentrator is still heard."""
+SILENCE = 2.0
+"""Seconds without a packet although one was sent, after which a second session is dialled beside the first: more than
+a bad mobile link's round trip with a loss, and within the 5 s in which a restart must be overcome."""
+MAX_WAITING = 4096
+"""Flows that wait for a tunnel; the listeners' own limits are usually lower."""
+MAX_MOVES = 3
+"""Times that one flow is opened again elsewhere, so that a concentrator that dies of it is not hunted down."""
+OPEN_TIMEOUT = 45.0
+"""Seconds until a silent concentrator's answer to a connect is given up: more than its own timeouts together."""
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_REFUSED = 3
+
+Resolve = Callable[[str, int], Awaitable[Sequence[tuple[str, int]]]]
+ResolveThrough = Callable[[str], Awaitable[Sequence[str]]]
+Notify = Callable[[str, str], None]
+"""Called with an event's name and a line for people; only when something has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkConfig:
+    """wait_for_tunnel: seconds that a flow waits for a tunnel. once: give up at the first failure or loss."""
+
+    link: Link
+    dial: DialConfig
+    identity: Identity | None
+    wait_for_tunnel: float = 10.0
+    once: bool = False
+
+
+@dataclass(slots=True)
+class _Waiting:
+    flow: ClientFlow
+    timer: asyncio.TimerHandle
+    moves: int = 0
+
+
+class Uplink:
+    """Owns at most one tunnel in use, one being dialled, and those that drain after a goodbye."""
+
+    def __init__(
+        self,
+        config: UplinkConfig,
+        endpoint: Endpoint,
+        *,
+        resolve: Resolve,
+        notify: Notify,
+        resolve_through: ResolveThrough | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._endpoint = endpoint
+        self._resolve = resolve
+        self._resolve_through = resolve_through
+        self._notify = notify
+        self._on_ready = on_ready
+        self._loop = asyncio.get_running_loop()
+        self._backoff = Backoff()
+        self._current: Uplinked | None = None
+        self._waiting: dict[ClientFlow, _Waiting] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining: set[Uplinked] = set()
+        self._said: str = ""
+        self._closing = False
+        self.was_connected = False
+        self.connected_since: float | None = None
+        self.reconnections = 0
+        self.last_problem = ""
+
+    @property
+    def current(self) -> Uplinked | None:
+        """The tunnel that new flows take, None while there is none."""
+        return self._current
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    async def run(self) -> int:
+        """Keep connected until cancelled or ``close``; returns an exit code when there is no point in going on."""
+        while not self._closing:
+            try:
+                uplinked = await self._connect()
+            except DialFailed as failed:
+                code = self._explain_failure(explain(failed.ended))
+                if code is not None:
+                    return code
+                await asyncio.sleep(self._backoff.next_delay(slow=explain(failed.ended).final))
+                continue
+            while uplinked is not None:
+                successor = await self._hold(uplinked)
+                if successor is None and self._config.once and not self._closing:
+                    return EXIT_FAILED
+                uplinked = successor
+        return EXIT_OK
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """Close every session and fail what waits."""
+        self._closing = True
+        for uplinked in [self._current, *self._draining]:
+            if uplinked is not None:
+                uplinked.tunnel.close(code, reason)
+        self._current = None
+        for waiting in list(self._waiting.values()):
+            self._give_up(waiting.flow, Failure.TUNNEL_DOWN, "the client is shutting down")
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def submit(self, flow: ClientFlow) -> None:
+        """Open flow through the tunnel, now or as soon as there is one."""
+        self._place(flow, 0)
+
+    # Connecting and holding.
+
+    async def _connect(self) -> Uplinked:
+        link = self._config.link
+        uplinked = await dial(
+            self._endpoint,
+            (link.host, link.port),
+            self._config.dial,
+            identity=self._config.identity,
+            resolve=self._resolve,
+        )
+        self._backoff.reset()
+        return uplinked
+
+    async def _hold(self, uplinked: Uplinked) -> Uplinked | None:
+        """Use uplinked until it ends; returns its successor when one was dialled beside it in time."""
+        self._begin(uplinked)
+        watch: asyncio.Task[Uplinked] | None = None
+        heard = _Hearing(self._loop.time())
+        try:
+            while True:
+                await asyncio.wait([uplinked.over, *([watch] if watch else [])], timeout=TICK, return_when="FIRST_COMPLETED")
+                if watch is not None and watch.done():
+                    successor = self._taken(watch)
+                    watch = None
+                    if successor is not None:
+                        self._lost(uplinked, "the concentrator no longer answers on the old connection")
+                        uplinked.tunnel.close(0, "replaced")
+                        return successor
+                if uplinked.over.done():
+                    self._lost(uplinked, explain(uplinked.over.result()).text)
+                    return None
+                if uplinked.goodbye:
+                    self._lost(uplinked, f"the concentrator says goodbye: {uplinked.goodbye_reason or 'no reason given'}")
+                    self._drain(uplinked)
+                    return None
+                silent = heard.silent_for(uplinked, self._loop.time())
+                if silent >= SILENCE and watch is None:
+                    watch = asyncio.create_task(self._connect())
+        finally:
+            if watch is not None:
+                watch.cancel()
+                await asyncio.wait([watch])
+                successor = self._taken(watch)
+                if successor is not None:
+                    successor.tunnel.close(0, "not needed")
+
+    @staticmethod
+    def _taken(watch: asyncio.Task[Uplinked]) -> Uplinked | None:
+        if watch.cancelled() or watch.exception() is not None:
+            return None
+        return watch.result()
+
+    def _begin(self, uplinked: Uplinked) -> None:
+        self._current = uplinked
+        self.connected_since = time.time()
+        host, port = uplinked.session.peer_address
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if self.was_connected:
+            self.reconnections += 1
+        self._say("connected", f"connected to {self._config.link.authority} ({shown}, {uplinked.session.alpn})")
+        self.last_problem = ""
+        if not self.was_connected:
+            self.was_connected = True
+            self._on_ready()
+        for waiting in list(self._waiting.values()):
+            del self._waiting[waiting.flow]
+            waiting.timer.cancel()
+            self._place(waiting.flow, waiting.moves)
+
+    def _lost(self, uplinked: Uplinked, why: str) -> None:
+        if self._current is uplinked:
+            self._current = None
+        self.connected_since = None
+        self.last_problem = why
+        if not self._closing:
+            action = "" if self._config.once else "; reconnecting"
+            self._say("disconnected", f"connection lost: {why}{action}")
+
+    def _drain(self, uplinked: Uplinked) -> None:
+        self._draining.add(uplinked)
+        uplinked.over.add_done_callback(lambda _: self._draining.discard(uplinked))
+
+    def _explain_failure(self, refusal: Refusal) -> int | None:
+        """Say what is wrong, once; returns the exit code when giving up is right."""
+        self.last_problem = refusal.text
+        line = f"cannot connect to {self._config.link.authority}: {refusal.text}"
+        if refusal.final and not self.was_connected:
+            self._say("refused", line)
+            return EXIT_REFUSED
+        if self._config.once:
+            self._say("unreachable", line)
+            return EXIT_FAILED
+        self._say("refused" if refusal.final else "unreachable", f"{line}; trying again")
+        return None
+
+    def _say(self, event: str, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._notify(event, line)
+
+    # Flows.
+
+    def _place(self, flow: ClientFlow, moves: int) -> None:
+        if not flow.is_waiting:
+            return
+        if self._closing:
+            flow.fail(FlowError(Failure.TUNNEL_DOWN, "the client is shutting down"))
+            return
+        uplinked = self._current
+        if uplinked is None or uplinked.goodbye or uplinked.over.done():
+            self._wait(flow, moves)
+            return
+        if uplinked.session.alpn == ALPN_QT and not _is_address(flow.request.host):
+            self._spawn(self._open_by_name(flow, uplinked, moves))
+            return
+        self._open(flow, uplinked, flow.request.host, moves)
+
+    def _open(self, flow: ClientFlow, uplinked: Uplinked, host: str, moves: int) -> None:
+        def unanswered(failed: FlowFailed) -> bool:
+            gone = uplinked.over.done() or uplinked.goodbye or uplinked.session.ended is not None
+            if not gone or moves >= MAX_MOVES or not flow.can_move or self._config.once:
+                return False
+            if self._current is uplinked:
+                self._current = None
+            flow.detach()
+            self._place(flow, moves + 1)
+            return True
+
+        flow.on_unanswered(unanswered)
+        try:
+            tunnel_flow = uplinked.tunnel.open_flow(Destination(host, flow.request.port), flow.events)
+        except LocalError as error:
+            flow.fail(FlowError(Failure.LIMIT, str(error)))
+            return
+        flow.attach(tunnel_flow)
+        flow.expire_after(OPEN_TIMEOUT)
+
+    async def _open_by_name(self, flow: ClientFlow, uplinked: Uplinked, moves: int) -> None:
+        """On bare qt the concentrator takes addresses only: resolve through the tunnel, never here."""
+        if self._resolve_through is None:
+            text = "this link speaks bare qt, where names need a resolver: set dns, or use addresses"
+            flow.fail(FlowError(Failure.NAME_NOT_FOUND, text))
+            return
+        try:
+            addresses = await self._resolve_through(flow.request.host)
+        except FlowError as error:
+            flow.fail(error)
+            return
+        if flow.is_waiting and addresses:
+            self._open(flow, uplinked, addresses[0], moves)
+
+    def _wait(self, flow: ClientFlow, moves: int) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            flow.fail(FlowError(Failure.TUNNEL_DOWN, "too many requests wait for the concentrator"))
+            return
+        timer = self._loop.call_later(self._config.wait_for_tunnel, self._give_up, flow, Failure.TUNNEL_TIMEOUT, "")
+        self._waiting[flow] = _Waiting(flow, timer, moves)
+
+    def _give_up(self, flow: ClientFlow, failure: Failure, detail: str) -> None:
+        waiting = self._waiting.pop(flow, None)
+        if waiting is not None:
+            waiting.timer.cancel()
+        flow.fail(FlowError(failure, detail or self.last_problem))
+
+    def _spawn(self, coroutine: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Hearing:
+    """Whether a session is still heard: it was sent to, and nothing has come since."""
+
+    def __init__(self, now: float) -> None:
+        self._received = -1
+        self._sent = -1
+        self._unanswered_since: float | None = None
+        self._now = now
+
+    def silent_for(self, uplinked: Uplinked, now: float) -> float:
+        """Seconds since the first packet that nothing has answered."""
+        statistics = uplinked.session.statistics()
+        if statistics.packets_received != self._received:
+            self._received = statistics.packets_received
+            self._sent = statistics.packets_sent
+            self._unanswered_since = None
+        elif statistics.packets_sent != self._sent and self._unanswered_since is None:
+            self._unanswered_since = self._now
+        self._now = now
+        return 0.0 if self._unanswered_since is None else now - self._unanswered_since
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+__all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_REFUSED", "TunnelLimits", "Uplink", "UplinkConfig"]
