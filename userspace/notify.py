@@ -16,9 +16,9 @@ from types import TracebackType
 class Notifier:
     """Sends notifications, when the environment names a socket for them.
 
-    environ is read once. Without it, the process's own environment is, and NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID
-    are removed from it, so that no child process speaks in our name (as sd_notify's unset_environment does). A watchdog
-    that is meant for another process is not ours.
+    environ is read once. Without it the process's own environment is, and NOTIFY_SOCKET, WATCHDOG_USEC and
+    WATCHDOG_PID are removed from it, so that no child process speaks in our name (as sd_notify's unset_environment
+    does). A watchdog that is meant for another process is not ours.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
