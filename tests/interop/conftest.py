@@ -39,9 +39,9 @@ def loopback() -> Iterator[System]:
         yield stage
 
 
-@pytest.fixture(scope="module", params=[Microsocks, Danted, Pproxy, Quicsocks], ids=lambda kind: kind.name)
+@pytest.fixture(scope="module")
 def proxy(request: pytest.FixtureRequest, system: System) -> Iterator[Proxy]:
-    """Each proxy in turn, running. Ours is what is tested; the others show that the test itself is right."""
+    """A running proxy of the kind that the test's ``on(...)`` names."""
     kind: type[Proxy] = request.param
     require(kind)
     running = kind(system)

@@ -12,14 +12,17 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from tests.interop.places import Place
 from tests.interop.processes import BIN, Process
-from tests.interop.system import ORIGIN_V4, System
+from tests.interop.system import INNER_DEVICE, System
 
 REQUIRE_PRODUCT = "QUICSOCKS_TEST_REQUIRE_PRODUCT"
 READY_TIMEOUT = 15.0
@@ -28,8 +31,9 @@ READY_TIMEOUT = 15.0
 class Proxy:
     """A proxy under test.
 
-    speaks: which front doors it has ("socks4", "socks5", "http"), and abilities that tests ask for ("half-close":
-    passes a FIN on without ending the other direction; "password"; "ipv6"; "names-in-socks4").
+    speaks: which front doors it has ("socks4", "socks4a", "socks5", "http"), and abilities that tests ask for
+    ("half-close": passes a FIN on without ending the other direction; "upload": of more than one segment over forwarded
+    HTTP; "password"; "ipv6").
     """
 
     name: ClassVar[str]
@@ -97,12 +101,12 @@ class Danted(Proxy):
     """Dante's server (Debian: dante-server), for SOCKS4 and SOCKS5. Its users are the system's: no password here."""
 
     name = "danted"
-    speaks = frozenset({"socks4", "socks5", "half-close"})
+    speaks = frozenset({"socks4", "socks4a", "socks5", "half-close"})
 
     def start(self) -> None:
         folder = self.system.folder("danted")
         config = folder / "danted.conf"
-        outside = self.system.seen_v4
+        outside = INNER_DEVICE if self.system.isolated else "lo"
         config.write_text(
             f"logoutput: stderr\ninternal: {self.host} port = {self.port}\nexternal: {outside}\n"
             "clientmethod: none\nsocksmethod: none\nuser.privileged: nobody\nuser.unprivileged: nobody\n"
@@ -115,14 +119,18 @@ class Danted(Proxy):
         self._start_at_exit(["/usr/sbin/danted", "-f", str(config), "-p", str(folder / "pid")])
 
 
+PPROXY = (sys.executable, "-c", "import sys; sys.modules['uvloop'] = None; from pproxy.server import main; main()")
+"""pproxy 2.7.9 without uvloop: under uvloop's policy it asks for an event loop that nobody has made, and ends."""
+
+
 class Pproxy(Proxy):
-    """pproxy, for HTTP, SOCKS4a and SOCKS5 on one port."""
+    """pproxy, for HTTP, SOCKS4 and SOCKS5 on one port. It loses the body of a forwarded PUT."""
 
     name = "pproxy"
-    speaks = frozenset({"socks4", "names-in-socks4", "socks5", "http"})
+    speaks = frozenset({"socks4", "socks5", "http"})
 
     def start(self) -> None:
-        self._start_at_exit([str(BIN / "pproxy"), "-l", f"http+socks4+socks5://{self.authority}"])
+        self._start_at_exit([*PPROXY, "-l", f"http+socks4+socks5://{self.authority}"])
 
 
 class Quicsocks(Proxy):
@@ -133,7 +141,7 @@ class Quicsocks(Proxy):
     """
 
     name = "quicsocks"
-    speaks = frozenset({"socks4", "names-in-socks4", "socks5", "http", "half-close", "password", "ipv6"})
+    speaks = frozenset({"socks4", "socks4a", "socks5", "http", "upload", "half-close", "password", "ipv6"})
 
     def __init__(
         self,
@@ -295,6 +303,25 @@ def wait_listening(place: Place, host: str, port: int, process: Process, timeout
     raise AssertionError(f"{process.name} does not listen on {host}:{port}:\n{process.output}")
 
 
+def on(*abilities: str) -> pytest.MarkDecorator:
+    """Parametrise a test's ``proxy``: ours, and the first stand-in that can do the same, which shows that the test
+    itself is right. Without any that can, ours alone."""
+    kinds = _kinds(abilities)
+    return pytest.mark.parametrize("proxy", kinds, indirect=True, ids=[kind.name for kind in kinds])
+
+
+def on_each(**abilities: str) -> pytest.MarkDecorator:
+    """The same for a test that also takes a ``scheme``: the words are schemes, each with the abilities it needs."""
+    pairs = [(kind, scheme) for scheme, needed in abilities.items() for kind in _kinds(needed.split())]
+    ids = [f"{kind.name}-{scheme}" for kind, scheme in pairs]
+    return pytest.mark.parametrize(("proxy", "scheme"), pairs, indirect=["proxy"], ids=ids)
+
+
+def _kinds(abilities: Sequence[str]) -> list[type[Proxy]]:
+    able = [kind for kind in (Microsocks, Danted, Pproxy) if kind.speaks.issuperset(abilities)]
+    return [*able[:1], Quicsocks]
+
+
 def why_no_product() -> str | None:
     """None when the installed command has what these tests need, otherwise what it lacks."""
     command = BIN / "quicsocks"
@@ -326,6 +353,3 @@ def _allow_rules(system: System) -> list[str]:
         # Private addresses are refused without a rule; these networks hold everything that tests dial.
         return ["10.71.2.0/24", "10.71.3.0/24", "10.71.4.0/24", "[fd71:2::]/64"]
     return ["127.0.0.1/32"]
-
-
-__all__ = ["ORIGIN_V4", "Danted", "Microsocks", "Pproxy", "Proxy", "Quicsocks", "why_not"]

@@ -14,6 +14,7 @@ import random
 import socket
 import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def _make_repository(bare: Path, home: Path) -> str:
 class Sshd:
     """sshd on a high port with a host key and one authorised key of its own. It logs in as whoever runs the tests."""
 
-    def __init__(self, spawner: Spawner, place: Place, host: str, port: int) -> None:
+    def __init__(self, spawner: Spawner, place: Place, hosts: Sequence[str], port: int) -> None:
         self.port = port
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.folder = spawner.tmp / "sshd"
@@ -134,8 +135,9 @@ class Sshd:
         kind, key, *_ = host_key.with_suffix(".pub").read_text().split()
         self.known_hosts.write_text(f"* {kind} {key}\n")
         config = self.folder / "sshd_config"
+        listen = "".join(f"ListenAddress {host}\n" for host in hosts)
         config.write_text(
-            f"Port {port}\nListenAddress {host}\nHostKey {host_key}\nPidFile none\nStrictModes no\nUsePAM no\n"
+            f"Port {port}\n{listen}HostKey {host_key}\nPidFile none\nStrictModes no\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nPasswordAuthentication no\nUseDNS no\n"
             "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\n"
             "Subsystem sftp internal-sftp\nLogLevel VERBOSE\n"

@@ -94,7 +94,7 @@ class System:
             self.spawner, self.origin, hosts, self.certificates, http=ports[0], https=ports[1], git=self.git.address
         )
         self.nginx.start()
-        self.sshd = Sshd(self.spawner, self.origin, self.origin_v4, ports[2])
+        self.sshd = Sshd(self.spawner, self.origin, hosts, ports[2])
         self.mannerly = Mannerly(self.origin, self.origin_v4)
         self._stack.callback(self.mannerly.close)
         self.nameserver: NameServer | None = None
