@@ -17,9 +17,6 @@ from typing import Any
 from bench.flows import FlowError, Via, connect, receive_exactly, receive_head
 from bench.origin import CHUNK, PATTERN_SIZE, pattern
 
-# A flow that has not moved a byte for so long has failed, and is reported as such.
-STALL = 10.0
-
 
 def verify(via: Via, target: tuple[str, int], size: int) -> dict[str, Any]:
     """Move size bytes (up to 4 MiB) in each direction and compare every one. Raises FlowError."""
@@ -57,7 +54,7 @@ def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: 
                 selector.register(sock, selectors.EVENT_READ)
             deadline = start + seconds
             while any(left.values()) and (now := time.perf_counter()) < deadline:
-                for key, _ in selector.select(min(STALL, deadline - now)):
+                for key, _ in selector.select(deadline - now):
                     ready = key.fileobj
                     assert isinstance(ready, socket.socket)
                     count = ready.recv_into(sink, CHUNK, socket.MSG_TRUNC)
@@ -70,7 +67,7 @@ def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: 
     finally:
         for sock in socks:
             sock.close()
-    return {"bytes": share * flows - sum(left.values()), "seconds": elapsed, "complete": not any(left.values())}
+    return _result(share * flows - sum(left.values()), elapsed, complete=not any(left.values()))
 
 
 def upload(via: Via, target: tuple[str, int], flows: int, size: int, seconds: float) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def upload(via: Via, target: tuple[str, int], flows: int, size: int, seconds: fl
                 selector.register(sock, selectors.EVENT_WRITE)
             deadline = start + seconds
             while answered < flows and (now := time.perf_counter()) < deadline:
-                for key_, _ in selector.select(min(STALL, deadline - now)):
+                for key_, _ in selector.select(deadline - now):
                     ready = key_.fileobj
                     assert isinstance(ready, socket.socket)
                     if not left[ready]:
@@ -116,7 +113,13 @@ def upload(via: Via, target: tuple[str, int], flows: int, size: int, seconds: fl
         os.close(source)
         for sock in socks:
             sock.close()
-    return {"bytes": total, "seconds": elapsed, "complete": answered == flows}
+    return _result(total, elapsed, complete=answered == flows)
+
+
+def _result(count: int, seconds: float, *, complete: bool) -> dict[str, Any]:
+    if not count:
+        raise FlowError(f"not one byte arrived in {seconds:.1f} s")
+    return {"bytes": count, "seconds": seconds, "complete": complete}
 
 
 def _absorbed(control: socket.socket, key: str) -> int:

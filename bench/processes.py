@@ -42,8 +42,8 @@ class Usage:
 class Program:
     """One started program and all its descendants.
 
-    name: for messages. argv: run as it is; its output goes to a file in folder. lines: its standard output is a pipe
-    that ``stdout`` reads. Raises StartError when there is no such program.
+    name: for messages. argv: run as it is; its output goes to a file in folder. lines: its standard input and output
+    are pipes, ``stdin`` and ``stdout``. Raises StartError when there is no such program.
     """
 
     def __init__(
@@ -123,9 +123,13 @@ class Program:
                     return True
         return False
 
+    def output(self) -> bytes:
+        """What it has written so far; without its standard output when started with lines."""
+        return self._log.read_bytes()
+
     def last_words(self) -> str:
         """The last line it has written, for messages."""
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        lines = self.output().decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else "it said nothing"
 
     def wait(self, timeout: float) -> int | None:

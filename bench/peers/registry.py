@@ -1,0 +1,20 @@
+"""The peers in the order in which they run: ours beside its yardstick, so that both see the same machine."""
+
+from __future__ import annotations
+
+from bench.peers.base import Peer
+from bench.peers.plain import BareAioquic, BareHop, Direct, Microsocks
+from bench.peers.pproxy import PproxyQuic, PproxyShadowsocks
+from bench.peers.quicsocks import Quicsocks
+from bench.peers.ssh import Ssh
+
+PEERS: tuple[Peer, ...] = (
+    Direct(),
+    BareHop(),
+    Quicsocks(),
+    BareAioquic(),
+    Ssh(),
+    Microsocks(),
+    PproxyShadowsocks(),
+    PproxyQuic(),
+)
