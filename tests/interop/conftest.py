@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.proxies import Danted, Microsocks, Pproxy, Proxy, Quicsocks, product_required, why_not
+from tests.interop.proxies import Proxy, Quicsocks, product_required, why_not
 from tests.interop.system import System, why_no_system
 
 

@@ -293,9 +293,9 @@ class Spawner:
             outer = [path for path in paths if not any(other in path.parents for other in paths)]
             held = []
             for path in outer:
-                hold = self._hold / str(path).strip("/").replace("/", "-")
-                hold.mkdir(exist_ok=True)
-                held.append((shlex.quote(str(path)), shlex.quote(str(hold))))
+                aside = self._hold / str(path).strip("/").replace("/", "-")
+                aside.mkdir(exist_ok=True)
+                held.append((shlex.quote(str(path)), shlex.quote(str(aside))))
             script += [f"mount --bind {place} {hold}" for place, hold in held]
             script.append(f"mount -t tmpfs -o mode=755,size=64k none {shlex.quote(str(folder))}")
             for place, hold in held:

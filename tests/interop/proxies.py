@@ -101,7 +101,7 @@ class Danted(Proxy):
     """Dante's server (Debian: dante-server), for SOCKS4 and SOCKS5. Its users are the system's: no password here."""
 
     name = "danted"
-    speaks = frozenset({"socks4", "socks4a", "socks5", "half-close"})
+    speaks = frozenset({"socks4", "socks5", "half-close"})
 
     def start(self) -> None:
         folder = self.system.folder("danted")
