@@ -19,6 +19,7 @@ DEFAULT_PORT = LINK_PORT
 DEFAULT_SOCKS_PORT = 1080
 """IANA's port for SOCKS, on which SOCKS5, SOCKS4a and HTTP are all served."""
 ENGINES = ("aioquic", "native")
+EVENT_LOOPS = ("uvloop", "asyncio")
 LOG_FORMATS = ("text", "json")
 ROUTES = ("tunnel", "direct", "block")
 EGRESS_ACTIONS = ("allow", "deny")
@@ -64,6 +65,7 @@ class TransportSettings:
     engine: str = "aioquic"
     crypto_profile: str = "default"
     keylog: Path | None = None
+    event_loop: str = "uvloop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ class ClientLimits:
 class ClientSettings:
     """``quicsocks run``.
 
-    name: of the exit, a file-name-safe word; also names the status socket.
+    name: of the exit, a file-name-safe word, for messages.
+    instance: of this process, for its control socket (``status.socket_path(runtime_dir, instance)``).
     link: where the concentrator is and whom to believe.
     key_file: this installation's key instead of the one in state_dir.
     listen_tcp, listen_unix, listen_urls: front doors; the urls (``ss://...``) are pproxy's and may hold passwords.
@@ -99,7 +102,8 @@ class ClientSettings:
     dns: resolver to ask through the tunnel when the link speaks bare ``qt``; without it names cannot be resolved there.
     ca_file: roots for a link without pins, instead of the system's.
     once: give up, with exit code 1, when the first connection attempt fails, and when an established one is lost.
-    command: argv to run with a private listener and proxy variables set; None to serve until stopped.
+    command: argv to run with proxy variables set; None to serve until stopped. The listener and the login are then
+    private ones, for this command only, unless the user said otherwise.
     no_proxy: hosts that the command's environment exempts, beside loopback.
     """
 
@@ -107,6 +111,7 @@ class ClientSettings:
     link: Link
     state_dir: Path
     runtime_dir: Path
+    instance: str = "client"
     listen_tcp: tuple[Address, ...] = (("127.0.0.1", DEFAULT_SOCKS_PORT),)
     listen_unix: tuple[Path, ...] = ()
     listen_urls: tuple[str, ...] = field(default=(), repr=False)
@@ -156,6 +161,7 @@ class ConcentratorLimits:
 class ConcentratorSettings:
     """``quicsocks concentrator``.
 
+    name: of this process, for its control socket.
     listen: UDP addresses; ``::`` takes IPv4 as well where the system has it.
     public_name: host, and public_port: port that links name; None for the most plausible address and a remark.
     certificate_file, key_file: one's own chain and key (PEM) instead of the generated ones in state_dir.
