@@ -1,0 +1,127 @@
+"""What one client may use of the exit: flows, pending connects, bytes per second.
+
+Sans-IO: the clock is an argument. One ``ClientQuota`` belongs to one client (a key, not a connection), so that
+reconnecting or opening two sessions gains nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..tunnel.types import Cause, FlowFailed
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """0 means no limit."""
+
+    max_flows: int = 4096
+    """Flows open or being opened: two descriptors' worth of buffers each, and as many as a session has streams."""
+    max_pending: int = 256
+    """Flows that wait for their destination: a client must not use the exit to send SYNs in bulk. A browser that opens
+    with a hundred tabs stays below."""
+    bytes_per_second: int = 0
+    """Both directions together."""
+    burst: int = 0
+    """Bytes that may pass at once after a pause; 0: a quarter of a second's worth, and 64 KiB at least."""
+
+
+class TokenBucket:
+    """A rate limit with a burst.
+
+    rate: units per second, above 0. burst: the most that can be saved up, above 0. Debt is allowed: what has already
+    arrived is charged in full, and ``delay`` tells how long to stop reading for it.
+    """
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        if rate <= 0 or burst <= 0:
+            raise ValueError("rate and burst are above zero")
+        self.rate = rate
+        self.burst = burst
+        self._tokens = burst
+        self._updated = now
+
+    def take(self, amount: float, now: float) -> float:
+        """Charge amount, and return ``delay``."""
+        self._refill(now)
+        self._tokens -= amount
+        return self.delay(now)
+
+    def delay(self, now: float) -> float:
+        """Seconds until the balance is no longer negative; 0 when it is not."""
+        self._refill(now)
+        return max(0.0, -self._tokens / self.rate)
+
+    def _refill(self, now: float) -> None:
+        # A clock that steps back gives nothing and takes nothing.
+        if now > self._updated:
+            self._tokens = min(self.burst, self._tokens + (now - self._updated) * self.rate)
+            self._updated = now
+
+
+class ClientQuota:
+    """One client's counters. ``open`` per flow, then ``connected`` or not, then ``close``; ``transferred`` per
+    chunk."""
+
+    def __init__(self, limits: ClientLimits, now: float) -> None:
+        self.flows = 0
+        self.pending = 0
+        self._bucket: TokenBucket | None = None
+        self.set_limits(limits, now)
+
+    @property
+    def limits(self) -> ClientLimits:
+        return self._limits
+
+    def set_limits(self, limits: ClientLimits, now: float) -> None:
+        """New limits count for what comes; flows that are open stay open."""
+        self._limits = limits
+        if limits.bytes_per_second:
+            burst = limits.burst or max(limits.bytes_per_second // 4, MIN_BURST)
+            self._bucket = TokenBucket(limits.bytes_per_second, burst, now)
+        else:
+            self._bucket = None
+
+    def open(self) -> FlowTicket:
+        """Count a flow that is going to be dialled. Raises FlowFailed with Cause.LIMIT."""
+        limits = self._limits
+        if limits.max_flows and self.flows >= limits.max_flows:
+            raise FlowFailed(Cause.LIMIT, f"the client has {self.flows} flows open, the most that it may have")
+        if limits.max_pending and self.pending >= limits.max_pending:
+            raise FlowFailed(
+                Cause.LIMIT, f"the client has {self.pending} connects under way, the most that it may have"
+            )
+        return FlowTicket(self)
+
+    def transferred(self, size: int, now: float) -> float:
+        """Charge size bytes, and return for how many seconds not to read from either side."""
+        return self._bucket.take(size, now) if self._bucket is not None else 0.0
+
+
+class FlowTicket:
+    """One flow's place in its client's counters. ``connected`` and ``close`` count once, however often called."""
+
+    __slots__ = ("_closed", "_pending", "_quota")
+
+    def __init__(self, quota: ClientQuota) -> None:
+        self._quota = quota
+        self._pending = True
+        self._closed = False
+        quota.flows += 1
+        quota.pending += 1
+
+    def connected(self) -> None:
+        """The destination has answered, one way or the other."""
+        if self._pending:
+            self._pending = False
+            self._quota.pending -= 1
+
+    def close(self) -> None:
+        self.connected()
+        if not self._closed:
+            self._closed = True
+            self._quota.flows -= 1
+
+
+MIN_BURST = 64 << 10
+"""One read's worth: a smaller bucket would cut every chunk to pieces."""
