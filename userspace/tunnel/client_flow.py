@@ -1,0 +1,203 @@
+"""The client's end of a flow: the request goes out with the first data, the answer is read, then flow.py takes over.
+
+Read first: flow.py, preamble.py, docs/protocol.md "Order". Before the concentrator has authenticated us, it holds little:
+``EarlyBudget`` is what it promises to hold, for all flows together. Beyond that a flow keeps its bytes here, and its
+program paused, until ``release``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..quic.errors import LocalError
+from ..quic.types import Stream
+from .flow import TCP_CONNECTION_RESET, Flow, Stage
+from .preamble import AnswerReader
+from .tlv import TLVError, Wire
+from .types import Destination, FlowFailed, FlowHandler
+
+EARLY_FLOWS = 16
+"""Flows that a concentrator holds for a client that it has not authenticated."""
+EARLY_OCTETS = 64 << 10
+"""Octets of all their streams together that it holds: what a sender's first two round trips can carry (RFC 9002 §7.2)."""
+MAX_HELD = 1 << 20
+"""Octets that one flow keeps here for a program that writes on although it was paused; as ``Stream.write`` has it."""
+
+
+class EarlyBudget:
+    """What may still be sent before the concentrator has authenticated us."""
+
+    __slots__ = ("_flows", "_octets")
+
+    def __init__(self, flows: int = EARLY_FLOWS, octets: int = EARLY_OCTETS) -> None:
+        self._flows = flows
+        self._octets = octets
+
+    def take_flow(self) -> bool:
+        self._flows -= 1
+        return self._flows >= 0
+
+    def take(self, size: int) -> bool:
+        if size > self._octets:
+            return False
+        self._octets -= size
+        return True
+
+
+class ClientFlow(Flow):
+    """A flow that this client opened; implements TunnelFlow."""
+
+    __slots__ = ("_budget", "_finish_held", "_held", "_paused_here", "_reader", "_stream_paused")
+
+    def __init__(
+        self,
+        stream: Stream,
+        destination: Destination,
+        wire: Wire,
+        handler: FlowHandler,
+        forget: Callable[[Flow], None],
+        budget: EarlyBudget | None,
+    ) -> None:
+        super().__init__(stream, handler, forget)
+        self._reader = AnswerReader(wire, destination)
+        self._budget = budget
+        self._held: bytearray | None = None
+        """Bytes that wait for ``release``; None when none do."""
+        self._finish_held = False
+        self._stream_paused = False
+        self._paused_here = False
+        self.data_received = self._receive_answer
+        if budget is not None:
+            self.write = self._write_early
+            self.pause_writing = self._pause_early
+            self.resume_writing = self._resume_early
+            if not budget.take_flow():
+                self._held = bytearray()
+        stream.set_handler(self)
+
+    def send_request(self, octets: bytes) -> None:
+        """The request's TLVs, and the first data behind them, in one write."""
+        if self._held is None and (self._budget is None or self._budget.take(len(octets))):
+            self._stream.write(octets)
+        else:
+            self._hold(octets)
+
+    def release(self) -> None:
+        """The concentrator has authenticated us: all may go."""
+        if self._budget is None or self.stage is Stage.OVER:
+            return
+        held, self._held = self._held, None
+        self._budget = None
+        self.write = self._stream.write
+        if held:
+            self._stream.write(held)
+        if self._finish_held:
+            self._stream.finish()
+        self.pause_writing = self._handler.pause_writing
+        self.resume_writing = self._handler.resume_writing
+        self._stream.set_handler(self)
+        if self._paused_here and not self._stream_paused:
+            self._handler.resume_writing()
+
+    def set_handler(self, handler: FlowHandler) -> None:
+        self._handler = handler
+        if self.stage is Stage.OPEN:
+            self._connect_handler()
+        elif self.stage is Stage.PREAMBLE and self._budget is None:
+            self.pause_writing = handler.pause_writing
+            self.resume_writing = handler.resume_writing
+
+    def finish(self) -> None:
+        if self._held is not None:
+            self._finish_held = True
+        else:
+            super().finish()
+
+    def eof_received(self) -> None:
+        if self.stage is not Stage.PREAMBLE:
+            super().eof_received()
+            return
+        try:
+            self._reader.receive_eof()
+        except TLVError as error:
+            self._fail(error)
+        else:
+            self._refused()
+
+    def _receive_answer(self, data: bytes) -> None:
+        try:
+            complete = self._reader.receive_data(data)
+        except TLVError as error:
+            self._stream.consumed(len(data))
+            self._fail(error)
+            return
+        rest = self._reader.rest
+        self._stream.consumed(len(data) - len(rest))
+        if not complete:
+            return
+        if self._reader.failure is not None:
+            self._stream.consumed(len(rest))
+            self._refused()
+            return
+        self.stage = Stage.OPEN
+        self._connect_handler()
+        self._handler.connected(self._reader.bound)
+        if rest:
+            # What stands there now: the program may have reset the flow, or handed it on.
+            self.data_received(rest)
+
+    def _connect_handler(self) -> None:
+        super()._connect_handler()
+        if self._budget is not None:
+            # An answer before we are told that we are authenticated: the control stream is behind.
+            self.pause_writing = self._pause_early
+            self.resume_writing = self._resume_early
+
+    def _refused(self) -> None:
+        """The concentrator's Error, End, FIN: our direction has no use any more."""
+        failure = self._reader.failure
+        assert failure is not None
+        self.was_refused = True
+        self._stream.reset(TCP_CONNECTION_RESET)
+        self._end(failure)
+
+    def _fail(self, error: TLVError) -> None:
+        """An answer that breaks the protocol. Our direction is past its TLVs and can carry no Error: reset both."""
+        handler = self._handler
+        self._abandon()
+        handler.flow_ended(FlowFailed(error.cause, f"in the concentrator's answer: {error}"))
+
+    # Before we are authenticated.
+
+    def _write_early(self, data: bytes | bytearray | memoryview) -> None:
+        if self._finish_held:
+            raise LocalError(f"flow {self.id}: write after finish")
+        if self._held is None and self._budget is not None and self._budget.take(len(data)):
+            self._stream.write(data)
+        else:
+            self._hold(data)
+            if not self._paused_here:
+                self._paused_here = True
+                if not self._stream_paused:
+                    self._handler.pause_writing()
+
+    def _hold(self, data: bytes | bytearray | memoryview) -> None:
+        if self._held is None:
+            self._held = bytearray()
+        if len(self._held) + len(data) > MAX_HELD:
+            raise LocalError(f"flow {self.id}: {MAX_HELD} bytes written past pause_writing")
+        self._held += data
+
+    def _pause_early(self) -> None:
+        self._stream_paused = True
+        if not self._paused_here:
+            self._handler.pause_writing()
+
+    def _resume_early(self) -> None:
+        self._stream_paused = False
+        if not self._paused_here:
+            self._handler.resume_writing()
+
+    def _become_over(self) -> None:
+        self._held = None
+        super()._become_over()
