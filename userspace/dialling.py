@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from .quic.errors import End, Ended
 from .quic.types import Address, DialConfig, Endpoint, PathEvent, Session, Stream
 from .tunnel.client import ClientTunnel
 from .tunnel.types import Identity, TunnelLimits
+from .tunnel_timer import TunnelTimer
 
 STAGGER = 0.3
 """Seconds between two addresses of one race; RFC 8305 §8 recommends 0.25 for TCP, and a QUIC handshake computes more."""
@@ -42,7 +44,11 @@ class Uplinked:
         self.goodbye = False
         self.goodbye_reason = ""
         self.limits = TunnelLimits()
-        self.tunnel = ClientTunnel(session, identity=identity, events=self)
+        self._timer = TunnelTimer(loop)
+        self.tunnel = ClientTunnel(
+            session, identity=identity, events=self, clock=loop.time, timer_changed=self._timer.changed
+        )
+        self._timer.drive(self.tunnel)
 
     def tunnel_ready(self, limits: TunnelLimits) -> None:
         self.limits = limits
@@ -54,12 +60,14 @@ class Uplinked:
         self.goodbye_reason = reason
 
     def tunnel_ended(self, ended: Ended) -> None:
+        self._timer.stop()
         if not self.over.done():
             self.over.set_result(ended)
 
     async def wait_ready(self) -> None:
         """Raises DialFailed when the session ends first, or nothing is heard for READY_TIMEOUT."""
-        await asyncio.wait([self.ready, self.over], timeout=READY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [self.ready, self.over]
+        await asyncio.wait(either, timeout=READY_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         if self.over.done():
             raise DialFailed(self.over.result())
         if not self.ready.done():
@@ -74,8 +82,12 @@ async def dial(
     *,
     identity: Identity | None,
     resolve: Callable[[str, int], Awaitable[Sequence[Address]]],
+    usable: Callable[[Uplinked], None] | None = None,
 ) -> Uplinked:
-    """Make a tunnel to remote; raises DialFailed. Cancelling it leaves nothing behind."""
+    """Make a tunnel to remote; raises DialFailed. Cancelling it leaves nothing behind.
+
+    usable: called as soon as flows may be sent, right behind the authentication and before its answer.
+    """
     try:
         addresses = interleave(await resolve(*remote))[:MAX_ADDRESSES]
     except OSError as error:
@@ -85,10 +97,11 @@ async def dial(
         raise DialFailed(Ended(End.UNREACHABLE, reason=f"{remote[0]} has no address"))
     session, early = await _race(endpoint, addresses, config)
     uplinked = Uplinked(session, identity)
-    session.set_handler(uplinked.tunnel)
     uplinked.tunnel.handshake_completed()
     for stream in early:
         uplinked.tunnel.stream_opened(stream)
+    if usable is not None and uplinked.tunnel.usable:
+        usable(uplinked)
     try:
         await uplinked.wait_ready()
     except asyncio.CancelledError:

@@ -26,6 +26,8 @@ READ_SIZE = 64 << 10
 _IOV = 64
 """Buffers given to one sendmsg; Linux takes 1,024, more than that gains nothing."""
 
+Charge = Callable[[int, float], float]
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -41,6 +43,7 @@ def reset_socket(sock: socket.socket) -> None:
 class Relay:
     """The handler of a tunnel flow that is joined to a socket. Owns the socket from construction on.
 
+    charge: called with a number of bytes and the time, in either direction; answers for how many seconds to rest.
     done: called once, from the loop or from a callback of the flow, with None when both directions ended in order,
     else with what broke the flow. sent and received count bytes towards and from the flow.
     """
@@ -53,6 +56,7 @@ class Relay:
         *,
         loop: asyncio.AbstractEventLoop,
         watch: Watch,
+        charge: Charge | None = None,
     ) -> None:
         self._flow = flow
         self._sock = sock
@@ -70,6 +74,8 @@ class Relay:
         self._shut = False
         self._flow_over = False
         self._closed = False
+        self._charge = charge
+        self._rest: asyncio.TimerHandle | None = None
         self.sent = 0
         self.received = 0
         self.active_at = loop.time()
@@ -129,7 +135,7 @@ class Relay:
     # What the socket does.
 
     def _update_reading(self) -> None:
-        wanted = not (self._paused or self._read_eof or self._closed)
+        wanted = not (self._paused or self._read_eof or self._closed or self._rest is not None)
         if wanted and not self._reading:
             self._loop.add_reader(self._fd, self._readable)
         elif self._reading and not wanted:
@@ -150,6 +156,8 @@ class Relay:
         if data:
             self.sent += len(data)
             self._flow.write(data)
+            if self._charge is not None:
+                self._take_rest(self._charge(len(data), self.active_at))
             return
         self._read_eof = True
         self._update_reading()
@@ -158,7 +166,7 @@ class Relay:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if self._closed:
+        if self._closed or self._rest is not None:
             return
         backlog = self._backlog
         taken = 0
@@ -182,8 +190,10 @@ class Relay:
             self.received += taken
             self.active_at = self._loop.time()
             self._flow.consumed(taken)
+            if self._charge is not None:
+                self._take_rest(self._charge(taken, self.active_at))
         if backlog:
-            if not self._writing:
+            if not self._writing and self._rest is None:
                 self._writing = True
                 self._loop.add_writer(self._fd, self._flush)
             return
@@ -192,6 +202,21 @@ class Relay:
             self._loop.remove_writer(self._fd)
         if self._write_eof:
             self._shutdown()
+
+    def _take_rest(self, delay: float) -> None:
+        """The client's rate is used up: neither read nor write for a while."""
+        if delay <= 0 or self._rest is not None or self._closed:
+            return
+        self._rest = self._loop.call_later(delay, self._rested)
+        self._update_reading()
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._update_reading()
+        self._flush()
 
     def _shutdown(self) -> None:
         if self._shut or self._closed:
@@ -226,6 +251,8 @@ class Relay:
         if self._closed:
             return
         self._closed = True
+        if self._rest is not None:
+            self._rest.cancel()
         if self._backlog:
             # The session's window is shared: what is thrown away here is credit for other flows.
             self._flow.consumed(sum(len(chunk) for chunk in self._backlog))

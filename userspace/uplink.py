@@ -15,17 +15,19 @@ import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from quicsocks.socks.types import Failure, FlowError
 
 from .backoff import Backoff
+from .causes import to_flow_error
 from .client_flow import ClientFlow
 from .dialling import DialFailed, Uplinked, dial
 from .link import Link
 from .quic.errors import LocalError
 from .quic.types import DialConfig, Endpoint
 from .refusal import Refusal, explain
-from .tunnel.types import ALPN_QT, Destination, FlowFailed, Identity, TunnelLimits
+from .tunnel.types import ALPN_QT, Cause, Destination, FlowFailed, Identity
 
 TICK = 1.0
 """Seconds between two looks at whether the concentrator is still heard."""
@@ -94,6 +96,7 @@ class Uplink:
         self._draining: set[Uplinked] = set()
         self._said: str = ""
         self._closing = False
+        self._hurry = asyncio.Event()
         self.was_connected = False
         self.connected_since: float | None = None
         self.reconnections = 0
@@ -112,18 +115,19 @@ class Uplink:
         """Keep connected until cancelled or ``close``; returns an exit code when there is no point in going on."""
         while not self._closing:
             try:
-                uplinked = await self._connect()
+                uplinked = await self._connect(self._begin_early)
             except DialFailed as failed:
+                self._current = None
                 code = self._explain_failure(explain(failed.ended))
                 if code is not None:
                     return code
-                await asyncio.sleep(self._backoff.next_delay(slow=explain(failed.ended).final))
+                await self._pause(self._backoff.next_delay(slow=explain(failed.ended).final))
                 continue
-            while uplinked is not None:
-                successor = await self._hold(uplinked)
-                if successor is None and self._config.once and not self._closing:
-                    return EXIT_FAILED
-                uplinked = successor
+            successor: Uplinked | None = uplinked
+            while successor is not None:
+                successor = await self._hold(successor)
+            if self._config.once and not self._closing:
+                return EXIT_FAILED
         return EXIT_OK
 
     async def close(self, code: int = 0, reason: str = "") -> None:
@@ -140,13 +144,25 @@ class Uplink:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    def retry_now(self) -> None:
+        """Do not wait for the next attempt (SIGHUP)."""
+        self._hurry.set()
+
     def submit(self, flow: ClientFlow) -> None:
         """Open flow through the tunnel, now or as soon as there is one."""
         self._place(flow, 0)
 
     # Connecting and holding.
 
-    async def _connect(self) -> Uplinked:
+    async def _pause(self, delay: float) -> None:
+        self._hurry.clear()
+        try:
+            async with asyncio.timeout(delay):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+    async def _connect(self, usable: Callable[[Uplinked], None] | None = None) -> Uplinked:
         link = self._config.link
         uplinked = await dial(
             self._endpoint,
@@ -154,6 +170,7 @@ class Uplink:
             self._config.dial,
             identity=self._config.identity,
             resolve=self._resolve,
+            usable=usable,
         )
         self._backoff.reset()
         return uplinked
@@ -165,7 +182,8 @@ class Uplink:
         heard = _Hearing(self._loop.time())
         try:
             while True:
-                await asyncio.wait([uplinked.over, *([watch] if watch else [])], timeout=TICK, return_when="FIRST_COMPLETED")
+                news: list[asyncio.Future[Any]] = [uplinked.over] if watch is None else [uplinked.over, watch]
+                await asyncio.wait(news, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
                 if watch is not None and watch.done():
                     successor = self._taken(watch)
                     watch = None
@@ -177,7 +195,9 @@ class Uplink:
                     self._lost(uplinked, explain(uplinked.over.result()).text)
                     return None
                 if uplinked.goodbye:
-                    self._lost(uplinked, f"the concentrator says goodbye: {uplinked.goodbye_reason or 'no reason given'}")
+                    self._lost(
+                        uplinked, f"the concentrator says goodbye: {uplinked.goodbye_reason or 'no reason given'}"
+                    )
                     self._drain(uplinked)
                     return None
                 silent = heard.silent_for(uplinked, self._loop.time())
@@ -197,6 +217,11 @@ class Uplink:
             return None
         return watch.result()
 
+    def _begin_early(self, uplinked: Uplinked) -> None:
+        """Flows that wait travel right behind the authentication; refused, they wait for the next tunnel."""
+        self._current = uplinked
+        self._place_waiting()
+
     def _begin(self, uplinked: Uplinked) -> None:
         self._current = uplinked
         self.connected_since = time.time()
@@ -209,6 +234,9 @@ class Uplink:
         if not self.was_connected:
             self.was_connected = True
             self._on_ready()
+        self._place_waiting()
+
+    def _place_waiting(self) -> None:
         for waiting in list(self._waiting.values()):
             del self._waiting[waiting.flow]
             waiting.timer.cancel()
@@ -254,7 +282,7 @@ class Uplink:
             flow.fail(FlowError(Failure.TUNNEL_DOWN, "the client is shutting down"))
             return
         uplinked = self._current
-        if uplinked is None or uplinked.goodbye or uplinked.over.done():
+        if uplinked is None or not uplinked.tunnel.usable:
             self._wait(flow, moves)
             return
         if uplinked.session.alpn == ALPN_QT and not _is_address(flow.request.host):
@@ -264,7 +292,11 @@ class Uplink:
 
     def _open(self, flow: ClientFlow, uplinked: Uplinked, host: str, moves: int) -> None:
         def unanswered(failed: FlowFailed) -> bool:
-            gone = uplinked.over.done() or uplinked.goodbye or uplinked.session.ended is not None
+            gone = (
+                failed.cause in (Cause.NOT_AUTHENTICATED, Cause.GOING_AWAY)
+                or uplinked.over.done()
+                or uplinked.session.ended is not None
+            )
             if not gone or moves >= MAX_MOVES or not flow.can_move or self._config.once:
                 return False
             if self._current is uplinked:
@@ -276,8 +308,12 @@ class Uplink:
         flow.on_unanswered(unanswered)
         try:
             tunnel_flow = uplinked.tunnel.open_flow(Destination(host, flow.request.port), flow.events)
+        except FlowFailed as failed:
+            if not unanswered(failed):
+                flow.fail(to_flow_error(failed))
+            return
         except LocalError as error:
-            flow.fail(FlowError(Failure.LIMIT, str(error)))
+            flow.fail(FlowError(Failure.INTERNAL, str(error)))
             return
         flow.attach(tunnel_flow)
         flow.expire_after(OPEN_TIMEOUT)
@@ -290,8 +326,8 @@ class Uplink:
             return
         try:
             addresses = await self._resolve_through(flow.request.host)
-        except FlowError as error:
-            flow.fail(error)
+        except FlowFailed as failed:
+            flow.fail(to_flow_error(failed))
             return
         if flow.is_waiting and addresses:
             self._open(flow, uplinked, addresses[0], moves)
@@ -343,6 +379,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-__all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_REFUSED", "TunnelLimits", "Uplink", "UplinkConfig"]

@@ -1,0 +1,407 @@
+"""``quicsocks concentrator``: accepts clients, dials for them, and ends in order.
+
+This file puts the rooms together: the transport accepts sessions, a ``ConcentratorTunnel`` speaks each one's protocol, a
+``ServedClient`` serves it, the registry says who may come, the egress rooms dial. One object, ``Concentrator``, owns
+them all; ``run_concentrator`` adds what makes it a process: signals, readiness, the control socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .egress.limits import ClientLimits, ClientQuota
+from .enrolment import Registry
+from .flows import FlowTable
+from .identity import RotatingSecret, ServerCredentials, load_secret, needs_pin, server_credentials
+from .link import Link
+from .log import Events
+from .nofile import raise_limit
+from .notify import Notifier
+from .output import hand_out_link, link_host
+from .quic.engine import open_endpoint
+from .quic.errors import Ended, LocalError
+from .quic.types import Endpoint, Limits, ListenConfig, Session, SessionHandler
+from .served_client import Reached, ServedClient
+from .settings import ConcentratorSettings
+from .state import Claim, StateError, StateFolder
+from .status import StatusServer, socket_path
+from .tunnel.concentrator import ConcentratorTunnel
+from .tunnel.types import (
+    ALPN_QT,
+    ALPN_QUICSOCKS,
+    AuthFailure,
+    AuthRefused,
+    BoundAddress,
+    Cause,
+    ClientAuthorised,
+    CloseCode,
+    Destination,
+    TunnelLimits,
+)
+from .tunnel_timer import TunnelTimer
+from .way_out import WayOut, build_way_out
+
+WATCH_INTERVAL = 0.5
+"""Seconds between two looks at the list of clients: a revoked one's connection ends within a second."""
+DRAIN_CLOSE = 1.0
+"""Seconds for the sessions' closing packets to leave after the drain."""
+
+
+class Concentrator:
+    """The parts of a running concentrator, without the process around them.
+
+    The caller opens the endpoint; ``start`` begins to listen, ``drain`` ends in order.
+    """
+
+    def __init__(
+        self,
+        settings: ConcentratorSettings,
+        *,
+        registry: Registry,
+        credentials: ServerCredentials,
+        secret: RotatingSecret,
+        endpoint: Endpoint,
+        way_out: WayOut,
+        events: Events,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._credentials = credentials
+        self._secret = secret
+        self._endpoint = endpoint
+        self._way_out = way_out
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self.flows = FlowTable(self._loop, settings.limits.flow_idle_timeout)
+        self._tunnels: dict[ServedClient, ConcentratorTunnel] = {}
+        self._timers: dict[ServedClient, TunnelTimer] = {}
+        self._quotas: dict[str, ClientQuota] = {}
+        self._draining = False
+        self.started = time.time()
+
+    @property
+    def clients(self) -> tuple[ServedClient, ...]:
+        """Those that have authenticated."""
+        return tuple(client for client in self._tunnels if client.name)
+
+    def start(self) -> None:
+        """Accept from now on. Raises LocalError when the certificate cannot be used."""
+        limits = self._settings.limits
+        transport = self._settings.transport
+        # Our own protocol first: ALPN is the server's choice (RFC 7301 §3.2).
+        alpn = (ALPN_QUICSOCKS, ALPN_QT) if self._settings.allow_qt else (ALPN_QUICSOCKS,)
+        config = ListenConfig(
+            alpn=alpn,
+            certificate=self._credentials.certificate,
+            private_key=self._credentials.private_key,
+            secret=self._secret.current,
+            limits=Limits(handshake_timeout=limits.handshake_timeout),
+            crypto_profile=transport.crypto_profile,
+            keylog=transport.keylog,
+            max_half_open=limits.half_open,
+            max_half_open_per_prefix=limits.half_open_per_prefix,
+            retry_above=limits.retry_above,
+            max_sessions=limits.sessions,
+        )
+        self._endpoint.listen(config, self._accept)
+
+    def _accept(self, session: Session) -> SessionHandler:
+        client = ServedClient(session, self, self._reach, self.flows)
+        timer = TunnelTimer(self._loop)
+        tunnel = ConcentratorTunnel(
+            session,
+            events=client,
+            clock=self._loop.time,
+            limits=TunnelLimits(self._settings.limits.flows_per_client, self._settings.limits.pending_per_client),
+            allow_qt=self._settings.allow_qt,
+            timer_changed=timer.changed,
+        )
+        timer.drive(tunnel)
+        self._timers[client] = timer
+        self._tunnels[client] = tunnel
+        return tunnel
+
+    # What sessions ask of their owner.
+
+    def authorise(self, client: ServedClient, public_key: bytes, token: bytes, label: str) -> ClientAuthorised:
+        try:
+            authorised = self._registry.authorise(public_key, token, label, time.time())
+        except AuthRefused as refused:
+            host, _ = client.session.peer_address
+            self._events.info("client-refused", f"refused a client from {host}: {refused.failure.name.lower()}")
+            raise
+        except StateError as error:
+            self._events.warn("state", str(error))
+            raise AuthRefused(AuthFailure.TOKEN_UNKNOWN) from None
+        limits = authorised.limits
+        quota = self.quota_of(authorised.name)
+        quota.set_limits(self._client_limits(limits), self._loop.time())
+        effective = quota.limits
+        return ClientAuthorised(
+            authorised.name, TunnelLimits(effective.max_flows, effective.max_pending, effective.bytes_per_second)
+        )
+
+    def _client_limits(self, own: TunnelLimits | None) -> ClientLimits:
+        general = self._settings.limits
+        own = own or TunnelLimits()
+        return ClientLimits(
+            max_flows=own.max_flows or general.flows_per_client,
+            max_pending=own.max_pending or general.pending_per_client,
+            bytes_per_second=own.bytes_per_second or general.bytes_per_second,
+        )
+
+    def quota_of(self, name: str) -> ClientQuota:
+        quota = self._quotas.get(name)
+        if quota is None:
+            quota = self._quotas[name] = ClientQuota(self._client_limits(None), self._loop.time())
+        return quota
+
+    def client_ready(self, client: ServedClient) -> None:
+        host, port = client.session.peer_address
+        self._events.info("client-connected", f"client {client.name} connected from {_shown(host, port)}")
+
+    def client_gone(self, client: ServedClient, ended: Ended) -> None:
+        self._tunnels.pop(client, None)
+        timer = self._timers.pop(client, None)
+        if timer is not None:
+            timer.stop()
+        if client.name:
+            self._events.info("client-gone", f"client {client.name} is gone: {ended}")
+            if not any(other.name == client.name for other in self._tunnels):
+                quota = self._quotas.get(client.name)
+                if quota is not None and quota.flows == 0:
+                    del self._quotas[client.name]
+
+    # Dialling.
+
+    async def _reach(self, destination: Destination) -> Reached:
+        sock, host, port = await self._way_out.reach(destination.host, destination.port)
+        return Reached(sock, BoundAddress(host, port))
+
+    # Clients coming and going while it runs.
+
+    async def watch_registry(self) -> None:
+        """End the sessions of clients that are no longer welcome; forever."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            self.check_clients()
+
+    def check_clients(self) -> int:
+        """Read the list of clients again if it changed; returns how many sessions were ended."""
+        try:
+            if not self._registry.poll():
+                return 0
+        except StateError as error:
+            self._events.warn("state", str(error))
+            return 0
+        ended = 0
+        for client, tunnel in list(self._tunnels.items()):
+            if client.public_key and self._registry.check(client.public_key) is not None:
+                self._events.info("client-revoked", f"client {client.name} has been revoked; ending its connection")
+                tunnel.revoke()
+                ended += 1
+        return ended
+
+    def reload(self, settings: ConcentratorSettings) -> None:
+        """Take new rules and limits (SIGHUP). Raises LocalError for bad rules; the old ones stay then."""
+        self._way_out.set_rules(settings.rules)
+        self._settings = settings
+        for client in self._tunnels:
+            if client.name:
+                self.quota_of(client.name).set_limits(self._client_limits(None), self._loop.time())
+        self._registry.reload()
+        self.check_clients()
+
+    # The end.
+
+    async def drain(self) -> None:
+        """Take nothing new, tell the clients, let flows end for a while, close."""
+        self._draining = True
+        self._endpoint.stop_listening()
+        for tunnel in list(self._tunnels.values()):
+            tunnel.goodbye("shutting down", self._settings.drain)
+        try:
+            async with asyncio.timeout(self._settings.drain):
+                await self.flows.wait_empty()
+        except TimeoutError:
+            pass
+        self.flows.abort_all(Cause.GOING_AWAY, "the concentrator is shutting down")
+        for tunnel in list(self._tunnels.values()):
+            tunnel.close(CloseCode.GOING_AWAY, "shutting down")
+        try:
+            async with asyncio.timeout(DRAIN_CLOSE):
+                await self._endpoint.close()
+        except TimeoutError:
+            pass
+        self.flows.close()
+        await self._way_out.close()
+
+    def status(self) -> dict[str, Any]:
+        """What ``quicsocks status`` shows."""
+        return {
+            "role": "concentrator",
+            "name": self._settings.name,
+            "since": self.started,
+            "listeners": [_shown(host, port) for host, port in self._endpoint.local_addresses],
+            "engine": self._settings.transport.engine,
+            "draining": self._draining,
+            "flows": len(self.flows),
+            "pending": sum(client.dialling for client in self._tunnels),
+            "bytes_in": self.flows.bytes_received,
+            "bytes_out": self.flows.bytes_sent,
+            "flows_opened": self.flows.opened,
+            "clients": [self._client_status(client) for client in self.clients],
+            "endpoint": self._endpoint.statistics(),
+        }
+
+    @staticmethod
+    def _client_status(client: ServedClient) -> dict[str, Any]:
+        host, port = client.session.peer_address
+        statistics = client.session.statistics()
+        return {
+            "name": client.name,
+            "address": _shown(host, port),
+            "since": client.since,
+            "flows": client.open_flows,
+            "rtt": statistics.smoothed_rtt,
+            "alpn": client.session.alpn,
+            "bytes_in": statistics.stream_bytes_received,
+            "bytes_out": statistics.stream_bytes_sent,
+        }
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def run_concentrator(settings: ConcentratorSettings) -> int:
+    """The whole process; returns its exit code."""
+    events = Events(settings.output)
+    raise_limit()
+    try:
+        folder = StateFolder(settings.state_dir)
+        claim = folder.claim("concentrator")
+    except StateError as error:
+        events.error("state", str(error))
+        return 1
+    try:
+        return await _run(settings, folder, claim, events)
+    except (StateError, LocalError, ValueError) as error:
+        events.error("concentrator", str(error))
+        return 1
+    finally:
+        claim.close()
+
+
+async def _run(settings: ConcentratorSettings, folder: StateFolder, claim: Claim, events: Events) -> int:
+    now = time.time()
+    credentials = server_credentials(folder, settings.certificate_file, settings.key_file)
+    registry = Registry(folder)
+    way_out = build_way_out(settings, events)
+    if settings.transport.keylog is not None:
+        events.warn(
+            "keylog", f"TLS secrets are written to {settings.transport.keylog}: its readers can read the traffic"
+        )
+    try:
+        endpoint = await open_endpoint(settings.listen, engine=settings.transport.engine)
+    except BaseException:
+        await way_out.close()
+        raise
+    concentrator = Concentrator(
+        settings,
+        registry=registry,
+        credentials=credentials,
+        secret=load_secret(folder, now),
+        endpoint=endpoint,
+        way_out=way_out,
+        events=events,
+    )
+    concentrator.start()
+    status = StatusServer(socket_path(settings.runtime_dir, settings.name), _handlers(concentrator))
+    stop = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+    with Notifier() as notifier:
+        try:
+            await status.start()
+            _hand_out_first_link(settings, folder, registry, credentials, endpoint, events, now)
+            way_out.start()
+            tasks.append(asyncio.create_task(concentrator.watch_registry()))
+            if notifier.watchdog_interval:
+                tasks.append(asyncio.create_task(_keep_alive(notifier)))
+            _on_signals(concentrator, settings, notifier, events, stop)
+            shown = ", ".join(_shown(host, port) for host, port in endpoint.local_addresses)
+            events.info("listening", f"concentrator listening on {shown} (UDP)")
+            notifier.ready(f"listening on {shown}")
+            await stop.wait()
+            notifier.stopping("shutting down")
+            events.info("stopping", "shutting down")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await concentrator.drain()
+            await status.close()
+    return 0
+
+
+def _handlers(concentrator: Concentrator) -> Mapping[str, Any]:
+    return {
+        "status": lambda request: concentrator.status(),
+        "clients-changed": lambda request: {"ended": concentrator.check_clients()},
+    }
+
+
+def _hand_out_first_link(
+    settings: ConcentratorSettings,
+    folder: StateFolder,
+    registry: Registry,
+    credentials: ServerCredentials,
+    endpoint: Endpoint,
+    events: Events,
+    now: float,
+) -> None:
+    """At the first start there is no client yet: make one and its link."""
+    if registry.clients():
+        return
+    token = registry.add(settings.first_client, now)
+    host, port, remark = link_host(settings.public_name, settings.public_port, endpoint.local_addresses)
+    pins = (credentials.pin,) if needs_pin(credentials, host, now) else ()
+    link = Link(host=host, port=port, token=token, pins=pins, name=settings.first_client)
+    events.info("link", hand_out_link(link, folder, sys.stdout, print_link=settings.print_link))
+    if remark:
+        events.info("link-host", remark)
+
+
+async def _keep_alive(notifier: Notifier) -> None:
+    while True:
+        notifier.alive()
+        await asyncio.sleep(notifier.watchdog_interval)
+
+
+def _on_signals(
+    concentrator: Concentrator,
+    settings: ConcentratorSettings,
+    notifier: Notifier,
+    events: Events,
+    stop: asyncio.Event,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def reload() -> None:
+        notifier.reloading()
+        try:
+            concentrator.reload(settings.reload() if settings.reload is not None else settings)
+        except (StateError, LocalError, ValueError) as error:
+            events.warn("reload", f"not reloaded, the old settings stay: {error}")
+        else:
+            events.info("reload", "rules, limits and clients reloaded")
+        notifier.ready()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
