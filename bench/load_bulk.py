@@ -18,10 +18,13 @@ from bench.flows import FlowError, Via, connect, receive_exactly, receive_head
 from bench.origin import CHUNK, PATTERN_SIZE, pattern
 
 
-def verify(via: Via, target: tuple[str, int], size: int) -> dict[str, Any]:
-    """Move size bytes (up to 4 MiB) in each direction and compare every one. Raises FlowError."""
+def verify(via: Via, target: tuple[str, int], size: int, seconds: float) -> dict[str, Any]:
+    """Move size bytes (up to 4 MiB) in each direction and compare every one. Raises FlowError, OSError.
+
+    seconds: for each step of it.
+    """
     expected = pattern()[:size]
-    with connect(via, target) as sock:
+    with connect(via, target, seconds) as sock:
         sock.sendall(_head(f"GET /{size}"))
         _, body = receive_head(sock)
         body += receive_exactly(sock, size - len(body))
