@@ -130,11 +130,9 @@ def wait_reset(sock: socket.socket, timeout: float = 5.0) -> bool:
     poll.register(sock, 0)
     deadline = time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0:
-        for _, events in poll.poll(left * 1000):
-            if events & select.POLLERR:
-                return True
-            # Both directions ended in order: no reset can come any more.
-            return False
+        if ready := poll.poll(left * 1000):
+            # POLLHUP alone: both directions ended in order, and no reset can come any more.
+            return bool(ready[0][1] & select.POLLERR)
     return False
 
 

@@ -111,8 +111,8 @@ class Danted(Proxy):
             f"logoutput: stderr\ninternal: {self.host} port = {self.port}\nexternal: {outside}\n"
             "clientmethod: none\nsocksmethod: none\nuser.privileged: nobody\nuser.unprivileged: nobody\n"
             "errorlog: stderr\n"
-            "client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n"
-            "socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n"
+            "client pass { from: 0/0 to: 0/0 }\n"
+            "socks pass { from: 0/0 to: 0/0 }\n"
         )
         config.chmod(0o644)
         folder.chmod(0o755)
