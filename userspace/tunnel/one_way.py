@@ -1,6 +1,6 @@
 """All unidirectional streams of a tunnel: the first octet of each names its type.
 
-Read first: docs/protocol.md "Stream types"; port_mapping.py, the one type there is. An unknown type, a second stream of
+Read first: docs/protocol.md "Streams"; port_mapping.py, the one type there is. An unknown type, a second stream of
 one type, or a stream that breaks its own protocol is refused with STOP_SENDING; the session lives on.
 """
 
