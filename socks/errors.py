@@ -22,3 +22,7 @@ class PeerError(Exception):
         super().__init__(message)
         self.reply = reply
         self.status = status
+
+
+class AccessDenied(PeerError):
+    """The client may not use this listener: a wrong password, or no way of giving one."""

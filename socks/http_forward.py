@@ -64,7 +64,7 @@ class Plan:
 def plan(head: RequestHead) -> Plan:
     """Read a request's target. Raises PeerError (400) with a sentence for whatever is not a proxy's to serve."""
     if head.method == "CONNECT":
-        if head.framing.kind is BodyKind.CHUNKED or head.framing.length > 0:
+        if has_content(head):
             # RFC 9110 §9.3.6: CONNECT has no content. Whether such bytes are content or tunnel would be a guess.
             raise PeerError("a CONNECT request has content, which it cannot have", status=400)
         host, port = _authority(head.target, default_port=0)
@@ -168,6 +168,16 @@ def informational_headers(event: Informational) -> Headers:
     return headers
 
 
+def wants_close(head: RequestHead) -> bool:
+    """Whether the connection ends after the answer to head: asked for, or HTTP/1.0, whose keep-alive we do not speak."""
+    return head.version == b"1.0" or b"close" in _list(head.headers, b"connection")
+
+
+def has_content(head: RequestHead) -> bool:
+    """Whether bytes of a body follow the head."""
+    return head.framing.kind is BodyKind.CHUNKED or head.framing.length > 0
+
+
 def trailers(fields: Headers) -> Headers:
     """The trailer fields that may be passed on."""
     return [(name, value) for name, value in fields if name.lower() not in _NOT_IN_TRAILERS]
@@ -225,7 +235,7 @@ def _upgrade(head: RequestHead) -> bytes:
     Only without content: RFC 9110 §7.8 has the switch happen behind the whole request. h2c is left out: it is
     obsolete (RFC 9113 §3.1), and its settings field is hop-by-hop.
     """
-    if head.version != b"1.1" or head.framing.kind is BodyKind.CHUNKED or head.framing.length > 0:
+    if head.version != b"1.1" or has_content(head):
         return b""
     if b"upgrade" not in _connection_options(head.headers):
         return b""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .credentials import Credentials
-from .errors import PeerError
+from .errors import AccessDenied, PeerError
 from .hosts import parse_host
 from .replies import REPLIES
 from .types import Bound, Failure
@@ -130,7 +130,7 @@ class Socks5Server:
         method = self._choose(offered)
         if method == NO_ACCEPTABLE_METHODS:
             wanted = "a user name and password" if self._credentials else "no authentication"
-            raise PeerError(f"the client offers no method that is served here ({wanted})", reply=b"\x05\xff")
+            raise AccessDenied(f"the client offers no method that is served here ({wanted})", reply=b"\x05\xff")
         self._to_send += bytes((VERSION, method))
         self._state = _State.AUTHENTICATION if method == USERNAME_PASSWORD else _State.REQUEST
         return True
@@ -158,7 +158,7 @@ class Socks5Server:
         password = bytes(data[3 + len(name) : end])
         del data[:end]
         if self._credentials is not None and not self._credentials.check(name, password):
-            raise PeerError("wrong user name or password", reply=b"\x01\x01")
+            raise AccessDenied("wrong user name or password", reply=b"\x01\x01")
         self._to_send += b"\x01\x00"
         self._user = name.decode("utf-8", "replace")
         self._state = _State.REQUEST

@@ -1,0 +1,203 @@
+"""One accepted connection: what every protocol needs to serve it, and how it ends.
+
+Read first: ``types`` for the contract with the exit. The order is always the same: parse the request within the
+handshake time, open the flow, wait for the destination while watching that the application is still there, answer
+truthfully, hand socket and unread bytes to the flow. The protocols themselves are served by ``socks_session`` and
+``http_session``; ``listener`` makes the connections and counts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from .config import ListenerConfig
+from .sockets import close_gently, reset, send_all
+from .types import Bound, Exit, Failure, Flow, FlowError, Request
+from .watch import Watch
+
+T = TypeVar("T")
+
+MAX_PASSWORD_ATTEMPTS: Final = 8
+"""Wrong passwords on one HTTP connection; SOCKS5 closes after the first (RFC 1929 §2)."""
+
+
+class ClientGone(Exception):
+    """The application has reset its connection, or closed a unix socket: nobody is left to answer."""
+
+
+class Phase(enum.Enum):
+    """What a listener that closes waits for: NEGOTIATING briefly, OPEN as long as it is told, IDLE not at all."""
+
+    NEGOTIATING = enum.auto()
+    IDLE = enum.auto()
+    OPEN = enum.auto()
+
+
+class Ending(enum.Enum):
+    """How a connection is closed on which nothing is relayed: after what we said has been read, or at once."""
+
+    GENTLY = enum.auto()
+    RESET = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """An open flow that takes over the socket, and bytes read from the application that belong to it."""
+
+    flow: Flow
+    early: bytes
+
+
+Outcome = Tunnel | Ending
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counts since the start, but for open, which is now.
+
+    refused: connections answered that a limit is reached, or closed for it. failed: requests that could not be read.
+    denied: wrong or missing passwords. socks5, socks4, http: connections of each protocol. flows: opened at the exit.
+    """
+
+    accepted: int = 0
+    open: int = 0
+    refused: int = 0
+    failed: int = 0
+    denied: int = 0
+    socks5: int = 0
+    socks4: int = 0
+    http: int = 0
+    flows: int = 0
+
+
+class Client:
+    """What a session knows of its connection, and what it can do with it.
+
+    peer: the application's address, None on a unix socket. refusing: a limit is reached, and requests are answered so.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: tuple[str, int] | None,
+        exit: Exit,
+        config: ListenerConfig,
+        statistics: Statistics,
+        *,
+        refusing: bool = False,
+    ) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.exit = exit
+        self.config = config
+        self.statistics = statistics
+        self.refusing = refusing
+        self.closing = False
+        """The listener is closing: no further request is to be taken."""
+        self.phase = Phase.NEGOTIATING
+        self.started = False
+        """Whether ``run`` has begun, and with it the care for the socket."""
+        self._flow: Flow | None = None
+        self._half_closed = False
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self, serve: Callable[[Client], Coroutine[Any, Any, Outcome]], watch: Watch) -> None:
+        """Serve the connection, then relay or close as serve says. The socket is closed in the end, come what may."""
+        outcome: Outcome = Ending.RESET
+        self.started = True
+        try:
+            watch.add(self.sock, self._on_gone)
+            outcome = await serve(self)
+        except (ClientGone, OSError):
+            pass  # the application is gone; there is nobody to tell
+        finally:
+            watch.discard(self.sock)
+            if outcome is Ending.RESET:
+                reset(self.sock)
+        if isinstance(outcome, Tunnel):
+            await self._relay(outcome)
+        elif outcome is Ending.GENTLY:
+            self.phase = Phase.IDLE
+            await close_gently(self.sock, self.config.linger_timeout)
+
+    def abort(self) -> None:
+        """Reset the flow that is open or being opened."""
+        self.closing = True
+        if self._flow is not None:
+            self._flow.abort()
+
+    def begin(self, request: Request) -> Flow:
+        """Begin to open a flow. Raises FlowError at a limit."""
+        if self.refusing:
+            raise FlowError(Failure.LIMIT)
+        self._flow = self.exit.open(request)
+        self.statistics.flows += 1
+        return self._flow
+
+    def use(self, flow: Flow) -> None:
+        """flow, opened earlier, is in use again."""
+        self._flow = flow
+
+    async def open(self, request: Request) -> tuple[Flow, Bound]:
+        """Open a flow and wait until its destination has accepted. Raises FlowError, ClientGone."""
+        flow = self.begin(request)
+        return flow, await self.until_gone(flow, self.connected(flow))
+
+    async def connected(self, flow: Flow) -> Bound:
+        """Wait until flow's destination has accepted, for as long as is configured. Raises FlowError."""
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                return await flow.connected()
+        except TimeoutError:
+            flow.abort()
+            raise FlowError(Failure.TIMED_OUT) from None
+
+    async def until_gone(self, flow: Flow, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work, which uses flow. Raises what work raises, and ClientGone when the application goes
+        first; then, and when this is cancelled, flow is aborted and work cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        first: set[asyncio.Future[Any]] = {task, self._gone}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise ClientGone
+        finally:
+            if not task.done():
+                flow.abort()
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def say(self, data: bytes) -> None:
+        """Send our last words, not waiting longer than the client is given to read them."""
+        try:
+            async with asyncio.timeout(self.config.linger_timeout):
+                await send_all(self.sock, data)
+        except TimeoutError:
+            pass  # it does not read; the connection is closed next
+
+    def half_close(self) -> None:
+        """Pass the destination's FIN on. Raises OSError."""
+        self._half_closed = True
+        self.sock.shutdown(socket.SHUT_WR)
+
+    async def _relay(self, tunnel: Tunnel) -> None:
+        self._flow = tunnel.flow
+        self.phase = Phase.OPEN
+        try:
+            await tunnel.flow.relay(self.sock, tunnel.early)
+        except FlowError:
+            pass  # relay has told the application already, with a reset
+        except Exception:
+            reset(self.sock)
+            raise
+
+    def _on_gone(self, failed: bool) -> None:
+        # Without failing: a unix socket whose other end was closed, or any whose directions have both ended in order.
+        if (failed or not self._half_closed) and not self._gone.done():
+            self._gone.set_result(None)
