@@ -185,11 +185,11 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def machine_cpu() -> float:
-    """CPU seconds that the whole machine has spent on anything, over all cores."""
+def machine_cpu() -> tuple[float, float]:
+    """CPU seconds over all cores since the machine's start: spent here on anything, and kept away by a hypervisor."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    user, nice, system, _idle, _iowait, irq, softirq = (int(value) for value in fields[:7])
-    return (user + nice + system + irq + softirq) / TICKS_PER_SECOND
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(value) for value in fields[:8])
+    return (user + nice + system + irq + softirq) / TICKS_PER_SECOND, steal / TICKS_PER_SECOND
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, address: str = "127.0.0.1") -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.runner import OUT_OF_TIME
+
 Result = dict[str, Any]
 
 BULK = ("down", "up", "down16")
@@ -40,7 +42,8 @@ def markdown(result: Result) -> str:
     lines = [
         f"{machine['cores']} cores of {machine['processor']}, Linux {machine['kernel']}, Python {machine['python']}; "
         f"{kind}{result['seconds']:.0f} s, median of {result['repeat']}; "
-        f"other programs used {result['foreign_cpu_share'] * 100:.0f} % of the processors meanwhile.",
+        f"of the processors' time, other programs had {result['foreign_cpu_share'] * 100:.0f} % "
+        f"and other machines on the same host {result['stolen_cpu_share'] * 100:.0f} %.",
         "",
     ]
     peers = {name: peer for name, peer in result["peers"].items() if peer["skipped"] is None}
@@ -117,7 +120,7 @@ def _path_table(result: Result, peers: dict[str, Any]) -> list[str]:
             ("one flow Mbit/s", lambda cases: _number(cases, "path", "mb_per_s", 8)),
             ("request to reply, RTT", trips("reply_ms")),
             ("reply to first byte, RTT", trips("first_byte_ms")),
-            ("both, RTT", trips("total_ms")),
+            ("connect to first byte, RTT", trips("total_ms")),
             ("plain HTTP in all, RTT", trips("http_total_ms")),
             ("largest packet, bytes", lambda cases: _number(cases, "path", "largest_packet_bytes")),
         ],
@@ -137,6 +140,9 @@ def _remarks(result: Result) -> list[str]:
             if "failed" in figures and figures["failed"] not in seen:
                 seen.add(figures["failed"])
                 remarks.append(f"- {peer['label']}: failed: {figures['failed']}")
+        late = [case for case, figures in peer["cases"].items() if figures.get("skipped") == OUT_OF_TIME]
+        if late:
+            remarks.append(f"- {peer['label']}: {', '.join(late)} skipped: {OUT_OF_TIME}")
     return ["Remarks:", "", *remarks] if remarks else []
 
 
@@ -237,7 +243,7 @@ def _number(cases: Result, case: str, key: str, factor: float = 1) -> str:
     if value is None:
         return "-"
     value *= factor
-    if value >= 100 or value == int(value):
+    if value >= 100 or isinstance(value, int):
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 

@@ -10,7 +10,6 @@ import datetime
 import os
 import platform
 import resource
-import shutil
 import statistics
 import tempfile
 import time
@@ -29,6 +28,7 @@ from bench.processes import Program, StartError, free_port, machine_cpu
 PATH_DELAY, PATH_LOSS, PATH_RATE = 0.05, 0.005, 100e6
 # What a peer takes to start, to move the first bytes and to stop.
 OVERHEAD = 2.0
+OUT_OF_TIME = "the time of the run was up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Runner:
 
     def run(self) -> dict[str, Any]:
         """Run all of it; the whole result as JSON has it. Raises StartError when the origin itself does not start."""
-        began, busy, own = time.monotonic(), machine_cpu(), _own_cpu()
+        began, (busy, stolen), own = time.monotonic(), machine_cpu(), _own_cpu()
         results: dict[str, Any] = {}
         reasons = {peer.name: peer.missing() for peer in self._plan.peers}
         for peer in self._plan.peers:
@@ -62,23 +62,31 @@ class Runner:
                 self._say(f"{peer.label}: skipped: {reason}")
             results[peer.name] = {"label": peer.label, "note": peer.note(), "skipped": reason, "cases": {}}
         present = [peer for peer in self._plan.peers if reasons[peer.name] is None]
+        near = [case for case in self._plan.cases if not case.on_path]
+        far = [case for case in self._plan.cases if case.on_path]
         path: dict[str, Any] = {"skipped": "no case asked for it"}
+        if far:
+            path = self._path_description()
+            if "skipped" in path:
+                self._say(f"emulated path: skipped: {path['skipped']}")
+                far = []
 
         rounds: dict[tuple[str, str], list[Figures]] = {}
         for _ in range(self._plan.repeat):
-            self._round(present, [case for case in self._plan.cases if not case.on_path], rounds, on_path=False)
-            path_cases = [case for case in self._plan.cases if case.on_path]
-            if path_cases:
-                path = self._path_description(path)
-                if "skipped" in path:
-                    self._say(f"emulated path: skipped: {path['skipped']}")
-                else:
-                    self._round(present, path_cases, rounds, on_path=True)
-        for (peer_name, case_name), figures in rounds.items():
-            results[peer_name]["cases"][case_name] = combined(figures)
+            for peer in present:
+                # One peer after the other with all its cases, so that the last ones are cut when time runs out.
+                for cases, place in ((near, self._on_loopback), (far, self._on_path)):
+                    if cases:
+                        with tempfile.TemporaryDirectory(prefix="quicsocks-bench-") as name:
+                            for case, figures in place(peer, cases, Path(name)).items():
+                                rounds.setdefault((peer.name, case), []).append(figures)
+        for (peer_name, case_name), all_figures in rounds.items():
+            results[peer_name]["cases"][case_name] = combined(all_figures)
 
         seconds = time.monotonic() - began
-        others = (machine_cpu() - busy) - (_own_cpu() - own)
+        busy_now, stolen_now = machine_cpu()
+        others = (busy_now - busy) - (_own_cpu() - own)
+        capacity = seconds * (os.cpu_count() or 1)
         return {
             "version": 1,
             "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -86,26 +94,11 @@ class Runner:
             "quick": self._plan.quick,
             "repeat": self._plan.repeat,
             "seconds": seconds,
-            "foreign_cpu_share": max(0.0, others / seconds / (os.cpu_count() or 1)),
+            "foreign_cpu_share": max(0.0, others / capacity),
+            "stolen_cpu_share": (stolen_now - stolen) / capacity,
             "path": path,
             "peers": results,
         }
-
-    def _round(
-        self,
-        peers: Sequence[Peer],
-        cases: Sequence[Case],
-        rounds: dict[tuple[str, str], list[Figures]],
-        *,
-        on_path: bool,
-    ) -> None:
-        if not cases:
-            return
-        for peer in peers:
-            with tempfile.TemporaryDirectory(prefix="quicsocks-bench-") as name:
-                figures = (self._on_path if on_path else self._on_loopback)(peer, cases, Path(name))
-            for case in cases:
-                rounds.setdefault((peer.name, case.name), []).append(figures[case.name])
 
     def _on_loopback(self, peer: Peer, cases: Sequence[Case], folder: Path) -> dict[str, Figures]:
         return self._at(Place(), peer, cases, folder)
@@ -119,6 +112,8 @@ class Runner:
         except EmulatorUnavailable as error:
             return {case.name: {"failed": str(error)} for case in cases}
         for values in figures.values():
+            if "failed" in values or "skipped" in values:
+                continue
             values["largest_packet_bytes"] = max(seen.forward.largest, seen.back.largest)
             values["emulator_latest_ms"] = max(seen.forward.latest, seen.back.latest) * 1e3
         return figures
@@ -126,7 +121,7 @@ class Runner:
     def _at(self, place: Place, peer: Peer, cases: Sequence[Case], folder: Path) -> dict[str, Figures]:
         figures: dict[str, Figures] = {}
         if self._left() < OVERHEAD:
-            return {case.name: {"skipped": "the time of the run was up"} for case in cases}
+            return {case.name: {"skipped": OUT_OF_TIME} for case in cases}
         port = free_port()
         listen = "127.0.0.1" if place.server is None else "0.0.0.0"
         argv = place.server_argv(bench_module("origin", listen, str(port)))
@@ -151,23 +146,21 @@ class Runner:
         return figures
 
     def _case(self, peer: Peer, case: Case, subject: Subject) -> Figures:
+        if not case.suits(subject.running):
+            return {"skipped": "not for this peer"}
         if self._left() < case.seconds(self._plan.effort) + OVERHEAD:
-            return {"skipped": "the time of the run was up"}
+            return {"skipped": OUT_OF_TIME}
         self._say(f"{peer.label}: {case.title}")
         try:
             return case.run(subject)
         except CaseError as error:
-            if str(error) == "not for this peer":
-                return {"skipped": str(error)}
             self._say(f"{peer.label}: {case.title}: failed: {error}")
             return {"failed": str(error)}
 
     def _left(self) -> float:
         return self._deadline - time.monotonic()
 
-    def _path_description(self, known: dict[str, Any]) -> dict[str, Any]:
-        if "ceiling_mbit_per_s" in known:
-            return known
+    def _path_description(self) -> dict[str, Any]:
         if reason := unavailable():
             return {"skipped": reason}
         try:
@@ -233,7 +226,6 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
-        "ssh": bool(shutil.which("ssh")),
     }
 
 

@@ -54,6 +54,10 @@ class Running:
             return None
         return load_command(case, self.via, target, arguments)
 
+    def carries(self, case: str) -> bool:
+        """Whether a case of bench/load.py is for this peer."""
+        return self.command(case, ("", 0), {}) is not None
+
     def usage(self) -> dict[str, Usage]:
         """What each role uses, with its descendants."""
         return {role: program.usage() for role, program in self.programs.items()}
