@@ -242,7 +242,7 @@ CONCENTRATOR_SETTINGS: tuple[Setting, ...] = (
 
 LINK_SETTING = Setting("link", L, Kind.SECRET, "the exit's link", metavar="LINK", flag="link")
 """Only in [exit.NAME] and in the environment; on the command line a link is an argument, or --link-file."""
-EXIT_SETTING = Setting("exit", C, Kind.NAME, "the exit that `run` takes when none is named", flag="")
+EXIT_SETTING = Setting("default_exit", C, Kind.NAME, "the exit that `run` takes when none is named", flag="")
 
 
 def settings_for(scope: Scope) -> tuple[Setting, ...]:
@@ -282,7 +282,7 @@ def describe_default(setting: Setting) -> str:
         "runtime": "`$RUNTIME_DIRECTORY`, or `$XDG_RUNTIME_DIR/quicsocks`, or `/tmp/quicsocks-UID`",
         "name": "the exit's name, or `concentrator`",
         "public_name": "the most plausible address, with a remark",
-        "exit": "the only one there is",
+        "default_exit": "the only one there is",
     }
     if setting.key in fixed:
         return fixed[setting.key]

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from .link import Link, LinkError, is_name, parse_authority
 from .quic.types import Address
-from .state import StateError, StateFolder
+from .state import StateFolder
 
 _PROBES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Documentation addresses (RFC 5737, RFC 3849): covered by the default route, and nobody's."""
@@ -79,11 +79,6 @@ def route_source(family: socket.AddressFamily, destination: str) -> str | None:
             return str(probe.getsockname()[0]).partition("%")[0]
     except OSError:
         return None
-
-
-def tell_concentrator_changed(error: StateError) -> str:
-    """What to say when a change is in the file but the running concentrator could not be told."""
-    return f"saved; no running concentrator was told ({error}), one that runs elsewhere sees it within a second"
 
 
 def _plausibility(host: str) -> int:

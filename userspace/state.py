@@ -195,7 +195,7 @@ def read_private(path: Path, *, what: str = "file") -> bytes:
     try:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
-            if stat.S_ISREG(info.st_mode) and info.st_mode & 0o077 and not _is_handed_in(path):
+            if stat.S_ISREG(info.st_mode) and info.st_mode & 0o077 and not is_handed_in(path):
                 raise StateError(f"the {what} {path} can be read by other users; run: chmod 600 {path}")
             if not (stat.S_ISREG(info.st_mode) or stat.S_ISFIFO(info.st_mode) or stat.S_ISCHR(info.st_mode)):
                 raise StateError(f"the {what} {path} is not a file")
@@ -235,7 +235,7 @@ def reason(error: OSError) -> str:
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
-def _is_handed_in(path: Path) -> bool:
+def is_handed_in(path: Path) -> bool:
     """Whether a service or container manager put the file there and keeps others out by other means than its mode:
     systemd's credentials show an ACL's mask as group bits, Docker mounts secrets 0444."""
     folders = ["/run/secrets", "/var/run/secrets"]
