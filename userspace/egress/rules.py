@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from ..quic.errors import LocalError
-from .names import HostError, normalise_name
+from .names import HostError, parse_host
 from .special import IPAddress, IPNetwork
 
 
@@ -45,6 +45,8 @@ class Pattern:
     def parse(cls, text: str) -> Pattern:
         """Raises RuleError."""
         shown = _shown(text)
+        if "://" in text:
+            raise RuleError(f"rule {shown}: write a host and perhaps a port, not a URL")
         match = _SHAPE.fullmatch(text.strip())
         if match is None:
             # An IPv6 address without brackets: it has colons of its own and so no room for ports.
@@ -63,14 +65,16 @@ class Pattern:
             return cls(text.strip(), network=_network(host, shown), ports=ports)
         wildcard = host.startswith("*.")
         try:
-            name = normalise_name(host[2:] if wildcard else host)
+            parsed = parse_host(host[2:] if wildcard else host)
         except HostError as error:
             raise RuleError(
                 f"rule {shown}: {error}; write a name, *.name, an address or a range such as 10.0.0.0/8"
             ) from None
+        if not isinstance(parsed, str):
+            raise RuleError(f"rule {shown}: write the address as {parsed}")
         if wildcard:
-            return cls(text.strip(), suffix="." + name, ports=ports)
-        return cls(text.strip(), name=name, ports=ports)
+            return cls(text.strip(), suffix="." + parsed, ports=ports)
+        return cls(text.strip(), name=parsed, ports=ports)
 
     @property
     def is_everything(self) -> bool:
