@@ -182,8 +182,9 @@ class Quicsocks(Proxy):
         allow = [word for rule in self.allow for word in ("--allow", rule)]
         argv = [str(BIN / "quicsocks"), "concentrator", "--listen", f"{self.system.exit_v4}:{self.udp_port}"]
         argv += ["--state", str(self.concentrator_state), "--public-name", f"{self.system.exit_v4}:{self.udp_port}"]
-        argv += [*allow, "--print-link", *(["--allow-qt"] if self.alpn == "qt" else []), *self.concentrator_flags]
-        return argv
+        qt = ["--allow-qt"] if self.alpn == "qt" else []
+        # The first rule that matches wins: those of a test go before the general ones.
+        return [*argv, *self.concentrator_flags, *allow, "--print-link", *qt]
 
     def run_argv(self, *words: str) -> list[str]:
         argv = [str(BIN / "quicsocks"), "run", "--state", str(self.client_state), "--listen", self.authority]
@@ -212,7 +213,7 @@ class Quicsocks(Proxy):
         with Readiness(self.system, role) as readiness:
             env = {"NOTIFY_SOCKET": str(readiness.path), "XDG_RUNTIME_DIR": str(self._runtime(role))}
             if self.user and role == "client":
-                env["QUICSOCKS_USER"], env["QUICSOCKS_PASSWORD"] = self.user, self.password
+                env["QUICSOCKS_USERNAME"], env["QUICSOCKS_PASSWORD"] = self.user, self.password
             extra = options.pop("env", None)
             if isinstance(extra, dict):
                 env.update(extra)
