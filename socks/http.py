@@ -276,7 +276,8 @@ class ClientExchange(_Exchange):
     def keeps_alive(self) -> bool:
         """Whether the connection can carry another request: both sides are complete, neither asked to close, and
         nothing was sent that no request of ours asked for."""
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._buffer
+        both_done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        return both_done and not self._buffer and not self._eof
 
     def _take_head(self, event: h11.Request | h11.Response | h11.InformationalResponse) -> ResponseHead | Informational:
         headers, version = _raw(event), bytes(event.http_version)
