@@ -43,7 +43,8 @@ class Program:
     """One started program and all its descendants.
 
     name: for messages. argv: run as it is; its output goes to a file in folder. lines: its standard input and output
-    are pipes, ``stdin`` and ``stdout``. Raises StartError when there is no such program.
+    are pipes, ``stdin`` and ``stdout``. environment: added to this process's, less the user's proxy settings. Raises
+    StartError when there is no such program.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Program:
                     stdout=subprocess.PIPE if lines else log,
                     stderr=log,
                     cwd=directory if directory is not None else folder,
-                    env={**os.environ, **(environment or {})},
+                    env={**_clean_environment(), **(environment or {})},
                     preexec_fn=_end_with_parent,  # this process has one thread
                     start_new_session=True,
                 )
@@ -204,6 +205,15 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, address: str = "127.
 def _stat(pid: int) -> list[str]:
     # The second field is the program's name in parentheses and may hold spaces and parentheses itself.
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+
+
+def _clean_environment() -> dict[str, str]:
+    # The user's own settings of the programs, and the proxies that they use, are no part of the measurement.
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith("QUICSOCKS_") and not name.upper().endswith("_PROXY")
+    }
 
 
 def _end_with_parent() -> None:

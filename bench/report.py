@@ -160,7 +160,9 @@ def verdicts(result: Result) -> list[Verdict]:
     found.append(
         Verdict(
             f"one flow moves at least {TARGET_SHARE_OF_AIOQUIC * 100:.0f} % of what bare aioquic moves",
-            ", ".join(f"{case} {share * 100:.0f} %" for case, share in shares.items()),
+            ", ".join(
+                f"{case} {share * 100:.0f} %{_cpu_ratio(ours[case], aioquic[case])}" for case, share in shares.items()
+            ),
             min(shares.values()) >= TARGET_SHARE_OF_AIOQUIC if len(shares) == 2 else None,
         )
     )
@@ -205,6 +207,12 @@ def verdicts(result: Result) -> list[Verdict]:
             )
         )
     return found
+
+
+def _cpu_ratio(ours: Result, theirs: Result) -> str:
+    if not ours.get("cpu_s_per_gb") or not theirs.get("cpu_s_per_gb"):
+        return ""
+    return f" for {ours['cpu_s_per_gb'] / theirs['cpu_s_per_gb'] * 100:.0f} % of its CPU time a byte"
 
 
 def _table(

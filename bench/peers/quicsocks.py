@@ -37,10 +37,12 @@ class Quicsocks(Peer):
         proxy = ("127.0.0.1", client_port)
         running = Running(via=Via("socks5", proxy), http=Via("http", proxy))
         link_file = folder / "link"
+        # Neither the user's configuration nor the sockets of processes that run anyway.
+        environment = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
         try:
             argv = [program, "concentrator", "--listen", server_address, "--public-name", server_address]
             argv += ["--state", str(folder / "concentrator"), "--allow", f"{place.address}/32", "--print-link"]
-            server = Program("concentrator", place.server_argv(argv), folder)
+            server = Program("concentrator", place.server_argv(argv), folder, environment=environment)
             running.programs["server"] = server
             server.wait_listening(server_port, "udp")
             server.wait_until(lambda: LINK.search(server.output()) is not None, "prints no link")
@@ -50,7 +52,7 @@ class Quicsocks(Peer):
             link_file.write_bytes(link[0] + b"\n")
             argv = [program, "run", "--state", str(folder / "client"), "--link-file", str(link_file)]
             argv += ["--listen", f"127.0.0.1:{client_port}"]
-            client = Program("run", place.client_argv(argv), folder)
+            client = Program("run", place.client_argv(argv), folder, environment=environment)
             running.programs["client"] = client
             client.wait_listening(client_port)
         except StartError:
