@@ -82,7 +82,7 @@ class Client:
         self._direct = direct_exit()
         self.exit = ClientExit(self.uplink, self.flows, Routes(settings.rules), self._direct)
         self._listeners: list[Listener] = []
-        self._inbounds: list[Inbound] = []
+        self._inbounds: list[tuple[str, Inbound]] = []
         self.started = time.time()
 
     async def listen(self, tcp: Sequence[Address], unix: Sequence[str], urls: Sequence[str], login: Login | None) -> None:
@@ -102,24 +102,26 @@ class Client:
             )
             self._listeners.append(await start_listener(config, self.exit, self._events.warn))
         for url in urls:
-            self._inbounds.append(await start_inbound(url, self.exit, self._events.warn))
+            self._inbounds.append((url.partition(":")[0], await start_inbound(url, self.exit, self._events.warn)))
 
     @property
     def addresses(self) -> list[Address]:
         """TCP addresses of the SOCKS and HTTP listeners."""
-        return [address for listener in self._listeners for address in listener.addresses]
+        return [one for listener in self._listeners for one in listener.addresses if not isinstance(one, str)]
 
     @property
     def shown_listeners(self) -> list[str]:
         shown = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses]
         shown += [f"unix:{path}" for path in self._settings.listen_unix]
-        return shown + [inbound.shown for inbound in self._inbounds]
+        return shown + [
+            f"{protocol}://{host}:{port}" for protocol, inbound in self._inbounds for host, port in inbound.addresses
+        ]
 
     async def close(self) -> None:
         """Close the front doors, then the connection. Idempotent."""
         for listener in self._listeners:
             await listener.close()
-        for inbound in self._inbounds:
+        for _, inbound in self._inbounds:
             await inbound.close()
         await self._direct.close()
         if self._resolver is not None:

@@ -141,7 +141,7 @@ class ClientFlow:
 
     def on_ended(self, error: FlowFailed | None) -> None:
         if error is not None:
-            if self.can_move and self._unanswered is not None and self._unanswered(error):
+            if not self._connected.done() and self._unanswered is not None and self._unanswered(error):
                 return
             self.fail(to_flow_error(error))
             return
@@ -156,8 +156,9 @@ class ClientFlow:
 
     async def relay(self, sock: socket.socket, early: bytes = b"") -> None:
         if self._error is not None or self._flow is None:
+            # Broken since it was connected: the application sees what TCP would have shown it.
             reset_socket(sock)
-            raise self._error or FlowError(Failure.INTERNAL, "relay before the flow was open")
+            return
         done: asyncio.Future[None] = self._loop.create_future()
 
         def ended(_error: FlowFailed | None) -> None:

@@ -23,7 +23,7 @@ from .log import Events
 from .nofile import raise_limit
 from .notify import Notifier
 from .output import hand_out_link, link_host
-from .quic.engine import open_endpoint
+from .quic.endpoint import open_endpoint
 from .quic.errors import Ended, LocalError
 from .quic.types import Endpoint, Limits, ListenConfig, Session, SessionHandler
 from .served_client import Reached, ServedClient

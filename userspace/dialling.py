@@ -41,8 +41,8 @@ class Uplinked:
         self.session = session
         self.over: asyncio.Future[Ended] = loop.create_future()
         self.ready: asyncio.Future[TunnelLimits] = loop.create_future()
-        self.goodbye = False
-        self.goodbye_reason = ""
+        self.goodbye: asyncio.Future[str] = loop.create_future()
+        """Done, with the reason, when the concentrator takes no new flows."""
         self.limits = TunnelLimits()
         self._timer = TunnelTimer(loop)
         self.tunnel = ClientTunnel(
@@ -56,8 +56,8 @@ class Uplinked:
             self.ready.set_result(limits)
 
     def tunnel_goodbye(self, reason: str, drain: float) -> None:
-        self.goodbye = True
-        self.goodbye_reason = reason
+        if not self.goodbye.done():
+            self.goodbye.set_result(reason)
 
     def tunnel_ended(self, ended: Ended) -> None:
         self._timer.stop()

@@ -155,9 +155,15 @@ class Registry:
         if client is not None and client.revoked is None:
             self._seen(client, now)
             return self._authorised(client)
-        if token:
+        if not token:
+            raise AuthRefused(self._refusal(digest))
+        try:
             return self._authorised(self._enrol(digest, token, label, now))
-        raise AuthRefused(self._refusal(digest))
+        except AuthRefused:
+            # Clients go on sending the token of their link: a revoked one wants to hear that, not that its token is old.
+            if self._refusal(digest) is AuthFailure.REVOKED:
+                raise AuthRefused(AuthFailure.REVOKED) from None
+            raise
 
     def check(self, public_key: bytes) -> AuthFailure | None:
         """Why a key that was authorised earlier is not any more; None while it is."""

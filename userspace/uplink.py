@@ -182,7 +182,9 @@ class Uplink:
         heard = _Hearing(self._loop.time())
         try:
             while True:
-                news: list[asyncio.Future[Any]] = [uplinked.over] if watch is None else [uplinked.over, watch]
+                news: list[asyncio.Future[Any]] = [uplinked.over, uplinked.goodbye]
+                if watch is not None:
+                    news.append(watch)
                 await asyncio.wait(news, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
                 if watch is not None and watch.done():
                     successor = self._taken(watch)
@@ -194,10 +196,9 @@ class Uplink:
                 if uplinked.over.done():
                     self._lost(uplinked, explain(uplinked.over.result()).text)
                     return None
-                if uplinked.goodbye:
-                    self._lost(
-                        uplinked, f"the concentrator says goodbye: {uplinked.goodbye_reason or 'no reason given'}"
-                    )
+                if uplinked.goodbye.done():
+                    reason = uplinked.goodbye.result() or "no reason given"
+                    self._lost(uplinked, f"the concentrator says goodbye: {reason}")
                     self._drain(uplinked)
                     return None
                 silent = heard.silent_for(uplinked, self._loop.time())
@@ -297,8 +298,11 @@ class Uplink:
                 or uplinked.over.done()
                 or uplinked.session.ended is not None
             )
-            if not gone or moves >= MAX_MOVES or not flow.can_move or self._config.once:
+            if not gone:
                 return False
+            if moves >= MAX_MOVES or not flow.can_move or self._config.once:
+                flow.fail(FlowError(Failure.TUNNEL_DOWN, failed.detail))
+                return True
             if self._current is uplinked:
                 self._current = None
             flow.detach()

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 
-from .chain.upstream import Upstream, parse_upstream
+from .chain.upstream import Upstream, UpstreamDialler
 from .egress.dial import DialConfig, Dialler
 from .egress.own_addresses import OwnAddresses
 from .egress.policy import Policy
@@ -25,7 +25,7 @@ def egress_rules(rules: Sequence[Rule]) -> list[EgressRule]:
 class WayOut:
     """Reaches destinations under the policy. ``start`` begins what runs in the background; ``close`` ends it."""
 
-    def __init__(self, dialler: Dialler, resolver: Resolver, upstream: Upstream | None) -> None:
+    def __init__(self, dialler: Dialler, resolver: Resolver, upstream: UpstreamDialler | None) -> None:
         self._dialler = dialler
         self._resolver = resolver
         self._upstream = upstream
@@ -33,11 +33,8 @@ class WayOut:
 
     async def reach(self, host: str, port: int) -> tuple[socket.socket, str, int]:
         """A connected, non-blocking socket and its local address. Raises FlowFailed."""
-        if self._upstream is None:
-            result = await self._dialler.dial(host, port)
-        else:
-            # Names are resolved and checked here; the proxy is given the checked address.
-            result = await self._upstream.connect(await self._dialler.addresses(host, port), port)
+        # Behind a proxy too, names are resolved and checked here; it is given the checked address.
+        result = await (self._upstream or self._dialler).dial(host, port)
         return result.sock, *result.local
 
     def set_rules(self, rules: Sequence[Rule]) -> None:
@@ -71,5 +68,7 @@ def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
         source_addresses=(settings.source_address,) if settings.source_address else (),
     )
     dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, OwnAddresses(), events.warn)
-    upstream = parse_upstream(settings.upstream, config) if settings.upstream else None
+    upstream = None
+    if settings.upstream is not None:
+        upstream = UpstreamDialler(dialler, Upstream.parse(settings.upstream), events.warn)
     return WayOut(dialler, resolver, upstream)
