@@ -250,7 +250,10 @@ class Limits:
     streams_waiting: int = 4096
     """Local streams that may wait for the peer's MAX_STREAMS."""
     max_udp_payload: int = 1452
-    """Largest UDP payload sent: what an Ethernet carries under IPv6."""
+    """Largest UDP payload sent: what an Ethernet carries under IPv6. Used once a probe of that size has come through;
+    1200 until then."""
+    congestion: str = "cubic"
+    """Congestion controller: "cubic" (RFC 9438), which fills long paths, or "reno" (RFC 9002 §7)."""
 
 
 CRYPTO_PROFILES = ("default", "fips")

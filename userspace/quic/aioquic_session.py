@@ -1,0 +1,482 @@
+"""One QUIC connection of the aioquic engine: a sans-IO core that calls its handlers.
+
+It is driven as aioquic is: ``receive_datagram``, ``datagrams_to_send``, ``get_timer``, ``handle_timer``, each with the
+time. After any of them, and whenever ``wake`` of the owner was called, call ``datagrams_to_send`` and then
+``get_timer`` again. Handlers are called from these four only, or from ``close``; an exception out of a handler ends the
+session, and is logged. Read ``types`` first. This file must not import asyncio, socket, time or random.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from aioquic.quic import events
+from aioquic.quic.connection import QuicNetworkPath
+from aioquic.quic.packet import QuicErrorCode
+from aioquic.quic.stream import QuicStream
+
+from .aioquic_internals.connection import Connection, public_key_of
+from .aioquic_internals.streams import (
+    DatagramSizeChanged,
+    SendDrained,
+    SendFinished,
+    StreamOpened,
+    stream_id_of,
+)
+from .aioquic_stream import AioquicStream
+from .congestion import packets_lost
+from .endings import ended_of, printable
+from .errors import End, Ended, LocalError
+from .types import (
+    Address,
+    Limits,
+    NetworkPath,
+    PathChange,
+    PathEvent,
+    Priority,
+    SessionHandler,
+    SessionStatistics,
+    Stream,
+)
+
+logger = logging.getLogger(__name__)
+
+SUSPICION_PING = 1.0
+"""Seconds between PINGs to a peer that the network says is gone: a restarted server's stateless reset is then seen
+within about a second of its being up again."""
+
+
+class Route(NamedTuple):
+    """Where datagrams come from and go to; aioquic only compares them. socket: the adapter's number for its socket."""
+
+    local: Address
+    remote: Address
+    socket: int = 0
+
+
+class SessionOwner(Protocol):
+    """What a session tells whoever drives it."""
+
+    def session_wakes(self, session: AioquicSession) -> None:
+        """``datagrams_to_send`` has something to do."""
+
+    def session_established(self, session: AioquicSession) -> None: ...
+
+    def session_over(self, session: AioquicSession) -> None:
+        """``session_ended`` has been called; packets may still be sent until ``is_terminated``."""
+
+    def cid_retired(self, session: AioquicSession, cid: bytes) -> None: ...
+
+
+class AioquicSession:
+    """Implements ``types.Session``.
+
+    begun: when the handshake began, on the clock of the calls. handler: may be set later, before the first call.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        owner: SessionOwner,
+        *,
+        limits: Limits,
+        is_client: bool,
+        route: Route,
+        begun: float,
+        key: object = None,
+    ) -> None:
+        self.limits = limits
+        self.connection = connection
+        self.key = key
+        """For the owner's own use."""
+        self._owner = owner
+        self._is_client = is_client
+        self._route = route
+        self._handler: SessionHandler | None = None
+        self._streams: dict[int, AioquicStream] = {}
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._ended: Ended | None = None
+        self._established = False
+        self._alpn = ""
+        self._peer_key = b""
+        self._max_datagram_size = 0
+        self._handshake_deadline = begun + limits.handshake_timeout
+        self._alive_at = begun  # When the peer was last heard or pinged.
+        self._suspected_at: float | None = None
+        self._path: QuicNetworkPath | None = None
+        self._path_validated = True
+        self._consumed = 0
+        self._farewell: list[tuple[bytes, Route]] = []
+        self._heard_since_end = 0
+        self._statistics = SessionStatistics(engine="aioquic")
+
+    # What the room above calls.
+
+    @property
+    def is_client(self) -> bool:
+        return self._is_client
+
+    @property
+    def alpn(self) -> str:
+        return self._alpn
+
+    @property
+    def peer_public_key(self) -> bytes:
+        return self._peer_key
+
+    @property
+    def peer_address(self) -> Address:
+        return self._route.remote
+
+    @property
+    def local_address(self) -> Address:
+        return self._route.local
+
+    @property
+    def ended(self) -> Ended | None:
+        return self._ended
+
+    @property
+    def max_datagram_size(self) -> int:
+        return self._max_datagram_size
+
+    def set_handler(self, handler: SessionHandler) -> None:
+        self._handler = handler
+
+    def open_stream(self, *, bidirectional: bool = True, priority: Priority = Priority.NORMAL) -> Stream:
+        if self._ended is not None:
+            raise LocalError(f"the session has ended: {self._ended}")
+        if -self.connection.streams_available(bidirectional) >= self.limits.streams_waiting:
+            raise LocalError(f"{self.limits.streams_waiting} streams wait for the peer's limit already")
+        quic_stream = self.connection.open_stream(bidirectional, priority)
+        stream = AioquicStream(self, quic_stream, self.limits.stream_window)
+        self._streams[stream.id] = stream
+        return stream
+
+    def streams_available(self, *, bidirectional: bool = True) -> int:
+        if self._ended is not None or not self._established:
+            return 0
+        return max(0, self.connection.streams_available(bidirectional))
+
+    def send_datagram(self, data: bytes | bytearray | memoryview, ecn: int = 0) -> bool:
+        """ecn is not used: aioquic's packets do not go out with marks of their own."""
+        if self._ended is not None or len(data) > self._max_datagram_size:
+            return False
+        connection = self.connection
+        if connection.datagrams_queued >= self.limits.datagram_queue:
+            connection.drop_oldest_datagram()
+        connection.send_datagram_frame(bytes(data))
+        self._statistics.datagrams_sent += 1
+        self.wake()
+        return True
+
+    def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes:
+        if not self._established or self.connection.exporter is None:
+            raise LocalError("no keying material before the handshake completes")
+        return self.connection.exporter.export(label, context, length)
+
+    def paths(self) -> tuple[NetworkPath, ...]:
+        if self._ended is not None or self._path is None:
+            return ()
+        return (_network_path(self._path),)
+
+    def statistics(self) -> SessionStatistics:
+        connection, statistics = self.connection, self._statistics
+        statistics.smoothed_rtt = connection.smoothed_rtt
+        statistics.minimum_rtt = connection.minimum_rtt
+        statistics.congestion_window = connection.congestion_window
+        statistics.bytes_in_flight = connection.bytes_in_flight
+        statistics.packets_sent = connection.packets_sent
+        statistics.packets_lost = packets_lost(connection.congestion_controller)
+        statistics.streams_open = len(self._streams)
+        statistics.datagrams_dropped = connection.datagrams_dropped
+        return statistics
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        if self._ended is not None:
+            return
+        self.connection.close_by_application(code, reason)
+        self._end(Ended(End.LOCALLY_CLOSED, code, reason))
+        self.wake()
+
+    # What drives the session.
+
+    @property
+    def is_established(self) -> bool:
+        return self._established
+
+    @property
+    def route(self) -> Route:
+        return self._route
+
+    @property
+    def is_terminated(self) -> bool:
+        """Nothing will be sent any more; the session may be forgotten."""
+        return self.connection.is_terminated
+
+    def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
+        self._statistics.bytes_received += len(data)
+        self._statistics.packets_received += 1
+        if self._ended is not None:
+            self._repeat_farewell()
+        try:
+            self.connection.receive_datagram(data, route, now)
+            self._handle_events()
+        except Exception:
+            self._fail("handling a datagram")
+        self._notice_close()
+        if self._ended is None and (self._path is not self.connection.active_path or not self._path_validated):
+            self._guard(self._notice_path)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
+        """Also runs the callbacks that calls from above have put off."""
+        try:
+            self._run_deferred()
+            datagrams: list[tuple[bytes, Route]] = self.connection.datagrams_to_send(now)
+            if self.connection.has_events:
+                self._handle_events()
+        except Exception:
+            self._fail("making datagrams")
+            datagrams = []
+        if self._ended is not None:
+            datagrams = self._note_farewell(datagrams)
+        for data, _ in datagrams:
+            self._statistics.bytes_sent += len(data)
+        self._notice_close()
+        return datagrams
+
+    def get_timer(self) -> float | None:
+        """When ``handle_timer`` is due; None: never again."""
+        timer = self.connection.get_timer()
+        if timer is None or self._ended is not None:
+            return timer
+        if not self._established:
+            return min(timer, self._handshake_deadline)
+        if self.limits.keepalive or self._suspected_at is not None:
+            return min(timer, self._keepalive_at())
+        return timer
+
+    def handle_timer(self, now: float) -> None:
+        try:
+            self.connection.handle_timer(now)
+            self._handle_events()
+        except Exception:
+            self._fail("handling a timer")
+        self._notice_close()
+        if self._ended is not None:
+            return
+        if not self._established:
+            if now >= self._handshake_deadline:
+                self.connection.close_by_engine(QuicErrorCode.NO_ERROR, "handshake timeout")
+                self._end(Ended(End.HANDSHAKE_TIMED_OUT))
+            return
+        if (self.limits.keepalive or self._suspected_at is not None) and now >= self._keepalive_at():
+            self._alive_at = now
+            self.connection.send_ping(0)
+
+    def suspect(self, now: float) -> None:
+        """The network says that the peer cannot be reached. That may be forged, so it only makes us look."""
+        if self._ended is None and self._established and self._suspected_at is None:
+            self._suspected_at = now
+            self.wake()
+
+    def abandon(self) -> None:
+        """Forget it without a word to anyone: it never was a connection."""
+        self._end_at_once(Ended(End.HANDSHAKE_TIMED_OUT))
+
+    def receive_stateless_reset(self) -> None:
+        """RFC 9000 §10.3.1: the peer has lost the connection's state."""
+        self._end_at_once(Ended(End.PEER_RESET))
+
+    def receive_unreachable(self, reason: str) -> None:
+        """A dial attempt met an ICMP error. It may be forged, so it ends no more than this attempt."""
+        if not self._established:
+            self._end_at_once(Ended(End.UNREACHABLE, None, reason))
+
+    # What streams call.
+
+    def wake(self) -> None:
+        self._owner.session_wakes(self)
+
+    def defer(self, callback: Callable[[], None]) -> None:
+        """Make a callback soon, from the loop."""
+        self._deferred.append(callback)
+        self.wake()
+
+    def credit(self, size: int) -> None:
+        """size octets more are consumed, on any stream."""
+        self._consumed += size
+        window = self.limits.session_window
+        if self._consumed + window - self.connection.max_data >= window >> 2:
+            self.connection.raise_max_data(self._consumed + window)
+            self.wake()
+
+    def raise_stream_limit(self, stream: QuicStream, value: int) -> None:
+        self.connection.raise_max_stream_data(stream, value)
+        self.wake()
+
+    def forget(self, stream: QuicStream) -> None:
+        del self._streams[stream_id_of(stream)]
+        self.connection.forget_stream(stream)
+        self.wake()
+
+    # Events.
+
+    def _handle_events(self) -> None:
+        statistics = self._statistics
+        streams = self._streams
+        for event in self.connection.drain_events():
+            if self._ended is not None:
+                continue
+            kind = type(event)
+            if kind is events.StreamDataReceived:
+                data = event.data  # type: ignore[attr-defined] # kind says so, faster than isinstance
+                statistics.stream_bytes_received += len(data)
+                stream = streams.get(event.stream_id)  # type: ignore[attr-defined] # as above
+                if stream is not None:
+                    stream.receive(data, event.end_stream)  # type: ignore[attr-defined] # as above
+            else:
+                self._handle_rare_event(event)
+
+    def _handle_rare_event(self, event: events.QuicEvent) -> None:
+        handler = self._handler
+        if handler is None:
+            return  # A server's first datagram: the session is offered only once it has proved to be a handshake.
+        match event:
+            case StreamOpened():
+                stream = AioquicStream(self, event.stream, self.limits.stream_window)
+                self._streams[stream.id] = stream
+                handler.stream_opened(stream)
+            case SendFinished():
+                if (known := self._streams.get(event.stream_id)) is not None:
+                    known.complete_sending()
+            case SendDrained():
+                if (known := self._streams.get(event.stream_id)) is not None:
+                    known.resume()
+            case events.StreamReset():
+                if (known := self._streams.get(event.stream_id)) is not None:
+                    known.receive_reset(event.error_code)
+            case events.StopSendingReceived():
+                if (known := self._streams.get(event.stream_id)) is not None:
+                    known.receive_stop(event.error_code)
+            case events.DatagramFrameReceived():
+                self._statistics.datagrams_received += 1
+                handler.datagram_received(event.data, 0)
+            case events.HandshakeCompleted():
+                self._establish(event, handler)
+            case DatagramSizeChanged():
+                self._notice_datagram_size(handler)
+            case events.ConnectionIdRetired():
+                self._owner.cid_retired(self, event.connection_id)
+
+    def _establish(self, event: events.HandshakeCompleted, handler: SessionHandler) -> None:
+        self._established = True
+        self._alpn = event.alpn_protocol or ""
+        certificate = self.connection.peer_certificate
+        self._peer_key = public_key_of(certificate) if certificate is not None else b""
+        self._alive_at = self.connection.last_received or self._alive_at
+        self._owner.session_established(self)
+        handler.handshake_completed()
+        self._notice_datagram_size(handler)
+
+    def _notice_datagram_size(self, handler: SessionHandler) -> None:
+        size = self.connection.max_datagram_payload
+        if size != self._max_datagram_size and self._established and self._ended is None:
+            self._max_datagram_size = size
+            handler.max_datagram_size_changed(size)
+
+    def _notice_path(self) -> None:
+        path = self.connection.active_path
+        if path is None or self._handler is None:
+            return
+        before = self._path
+        self._path = path
+        if before is None:
+            self._path_validated = True  # The handshake validates the first path.
+            return
+        if before is not path:
+            self._route = path.addr
+            self._path_validated = False
+            self._handler.path_changed(PathEvent(PathChange.ADDED, _network_path(path)))
+        if not self._path_validated and path.is_validated:
+            self._path_validated = True
+            self._handler.path_changed(PathEvent(PathChange.VALIDATED, _network_path(path)))
+
+    def _keepalive_at(self) -> float:
+        heard = self.connection.last_received
+        if heard is not None and self._suspected_at is not None and heard > self._suspected_at:
+            self._suspected_at = None
+        interval = self.limits.keepalive
+        if self._suspected_at is not None:
+            interval = min(interval, SUSPICION_PING) if interval else SUSPICION_PING
+        elif not interval:
+            interval = float("inf")
+        return max(self._alive_at, heard if heard is not None else 0.0) + interval
+
+    def _run_deferred(self) -> None:
+        for _ in range(len(self._deferred)):
+            callback = self._deferred.popleft()
+            if self._ended is None:
+                callback()
+        if self._deferred:
+            self.wake()
+
+    # Ending.
+
+    def _notice_close(self) -> None:
+        """aioquic reports an end only after the closing period; we do as soon as it is certain."""
+        if self._ended is None and (event := self.connection.close_event) is not None:
+            self._end(ended_of(event, self.connection.closed_by, self._established))
+
+    def _end(self, ended: Ended) -> None:
+        if self._ended is not None:
+            return
+        self._ended = ended = Ended(ended.end, ended.code, printable(ended.reason))
+        self._deferred.clear()
+        streams = list(self._streams.values())
+        self._streams.clear()
+        for stream in streams:
+            self._guard(lambda stream=stream: stream.lose(ended))  # type: ignore[misc] # the default binds it now
+        handler = self._handler
+        if handler is not None:
+            self._guard(lambda: handler.session_ended(ended))
+        self._owner.session_over(self)
+
+    def _end_at_once(self, ended: Ended) -> None:
+        self.connection.discard()
+        self._end(ended)
+
+    def _fail(self, doing: str) -> None:
+        """Something of ours, of aioquic's or of the handler's went wrong: this session only must pay for it."""
+        logger.exception("internal error while %s; closing the connection to %s", doing, self._route.remote)
+        self.connection.close_by_engine(QuicErrorCode.INTERNAL_ERROR, "internal error")
+        self._end(Ended(End.LOCALLY_CLOSED, QuicErrorCode.INTERNAL_ERROR, "internal error"))
+        self.wake()
+
+    def _guard(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            self._fail("telling the handler")
+
+    def _note_farewell(self, datagrams: list[tuple[bytes, Route]]) -> list[tuple[bytes, Route]]:
+        if datagrams:
+            self._farewell = datagrams[-1:]
+        elif self._heard_since_end < 0 and not self.is_terminated:
+            # RFC 9000 §10.2.1: the close is repeated to a peer that goes on sending, less and less often.
+            self._heard_since_end = -self._heard_since_end
+            return self._farewell
+        return datagrams
+
+    def _repeat_farewell(self) -> None:
+        count = self._heard_since_end = abs(self._heard_since_end) + 1
+        if self._farewell and count & (count - 1) == 0:
+            self._heard_since_end = -count  # A power of two: one more is due.
+            self.wake()
+
+
+def _network_path(path: QuicNetworkPath) -> NetworkPath:
+    return NetworkPath("udp", path.addr.local, path.addr.remote, path.is_validated)

@@ -1,0 +1,51 @@
+"""aioquic's congestion controllers with a counter of lost packets, registered under names of their own.
+
+Read RFC 9002 §7 and RFC 9438. The controllers themselves are aioquic's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.cubic import CubicCongestionControl
+from aioquic.quic.congestion.reno import RenoCongestionControl
+from aioquic.quic.packet_builder import QuicSentPacket
+
+from .errors import LocalError
+
+
+class _CountingCubic(CubicCongestionControl):
+    packets_lost = 0
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        lost = list(packets)
+        self.packets_lost += len(lost)
+        super().on_packets_lost(now=now, packets=lost)
+
+
+class _CountingReno(RenoCongestionControl):
+    packets_lost = 0
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        lost = list(packets)
+        self.packets_lost += len(lost)
+        super().on_packets_lost(now=now, packets=lost)
+
+
+_NAMES = {"cubic": "quicsocks-cubic", "reno": "quicsocks-reno"}
+
+register_congestion_control(_NAMES["cubic"], _CountingCubic)
+register_congestion_control(_NAMES["reno"], _CountingReno)
+
+
+def algorithm(name: str) -> str:
+    """aioquic's name for one of ours. Raises LocalError for any but "cubic" and "reno"."""
+    try:
+        return _NAMES[name]
+    except KeyError:
+        raise LocalError(f"congestion control {name!r} is not known; use one of: {', '.join(_NAMES)}") from None
+
+
+def packets_lost(controller: object) -> int:
+    return controller.packets_lost if isinstance(controller, _CountingCubic | _CountingReno) else 0

@@ -1,0 +1,473 @@
+"""An endpoint without sockets: finds the session of each datagram, and admits new ones.
+
+Data flow: datagram -> first octet (RFC 9443) -> destination connection ID -> session; what has none is, in this order,
+a stateless reset for one of ours, an Initial (then version, size, admission, Retry, and only now an object is made), or
+dropped and counted. Driven like a session: ``receive_datagram``, ``datagrams_to_send``, ``get_timer``,
+``handle_timer``. Read RFC 9000 §5.2, §8.1 and §10.3. This file must not import asyncio, socket, time or random.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.packet import (
+    QuicPacketType,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+
+from .admission import Admission, Verdict
+from .aioquic_internals.connection import Connection
+from .aioquic_internals.sending import SMALLEST_DATAGRAM
+from .aioquic_session import AioquicSession, Route
+from .cid import LENGTH, ConnectionIdFactory
+from .errors import PeerError
+from .reset import TokenBucket, is_reset, reset_packet, reset_token
+from .retry import RetryTokens
+from .secrets import Secrets
+from .tls_profile import VERSIONS, KeyLogs, client_configuration, profile, server_configuration, verifier
+from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
+
+logger = logging.getLogger(__name__)
+
+LONG_HEADER = 0x80
+FIXED_BIT = 0x40
+SMALLEST_CLIENT_CID = 8
+"""Octets of the shortest Destination Connection ID of a client's first Initial (RFC 9000 §7.2)."""
+RESETS_PER_SECOND = 100.0
+RESETS_AT_ONCE = 200.0
+"""Stateless resets answer strangers' packets: enough for a fleet of clients after a restart, little for a flood."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A session and what the hub keeps about it."""
+
+    session: AioquicSession | None = None
+    cids: set[bytes] = field(default_factory=set)
+    timer_at: float | None = None
+    half_open: str = ""
+    """The client's host while its handshake is counted as under way."""
+    original_cid: bytes = b""
+    """The Destination Connection ID of a client's first Initial, until the handshake completes."""
+    dialled: Address | None = None
+
+    @property
+    def joined(self) -> AioquicSession:
+        assert self.session is not None
+        return self.session
+
+
+@dataclass(slots=True)
+class _Listening:
+    config: ListenConfig
+    accept: Callable[[Session], SessionHandler]
+    configuration: QuicConfiguration
+    retry: RetryTokens
+
+
+class Hub:
+    """random_bytes: unpredictable octets. wall_clock: Unix time, for tokens that other processes must understand.
+    wake: called when ``datagrams_to_send`` has something to do. server_id: see ``cid``."""
+
+    def __init__(
+        self,
+        *,
+        random_bytes: Callable[[int], bytes],
+        wall_clock: Callable[[], float],
+        wake: Callable[[], None],
+        server_id: int = 0,
+    ) -> None:
+        self._random_bytes = random_bytes
+        self._wall_clock = wall_clock
+        self._wake = wake
+        self._cid_factory = ConnectionIdFactory(random_bytes, server_id=server_id)
+        self._reset_key = random_bytes(32)
+        self._reset_bucket = TokenBucket(RESETS_PER_SECOND, RESETS_AT_ONCE)
+        self._by_cid: dict[bytes, _Entry] = {}
+        self._entries: dict[_Entry, None] = {}
+        self._dialled: dict[Address, list[_Entry]] = {}
+        self._server_sessions = 0
+        self._listening: _Listening | None = None
+        self._admission = Admission()
+        self._hook: Callable[[bytes, Address], bool] | None = None
+        self._keylogs = KeyLogs()
+        self._timers: list[tuple[float, int, _Entry]] = []
+        self._timer_count = 0
+        self._dirty: dict[_Entry, None] = {}
+        self._raw: list[tuple[bytes, Route]] = []
+        self._flushing = False
+        self._counters: Counter[str] = Counter()
+
+    # What the room above calls, through the adapter.
+
+    def dial(self, route: Route, config: DialConfig, handler: SessionHandler, now: float) -> AioquicSession:
+        """Begin a handshake. Raises LocalError when config cannot work."""
+        configuration = client_configuration(config, self._keylogs)
+        tls_profile = profile(config.crypto_profile)
+        entry = _Entry()
+        connection = Connection(
+            configuration=configuration,
+            new_cid=lambda: self._new_cid(entry),
+            reset_token=lambda cid: reset_token(self._reset_key, cid),
+            verify_peer=verifier(config.trust),
+            groups=tls_profile.client_groups,
+            signature_algorithms=tls_profile.signature_algorithms,
+            max_streams=(config.limits.max_streams_bidi, config.limits.max_streams_uni),
+        )
+        session = AioquicSession(
+            connection, self, limits=config.limits, is_client=True, route=route, begun=now, key=entry
+        )
+        session.set_handler(handler)
+        entry.session = session
+        self._entries[entry] = None
+        entry.dialled = route.remote
+        self._dialled.setdefault(route.remote, []).append(entry)
+        connection.connect(route, now)
+        self.session_wakes(session)
+        return session
+
+    def listen(self, config: ListenConfig, accept: Callable[[Session], SessionHandler]) -> None:
+        """Raises LocalError when config cannot work; what was in force before stays."""
+        configuration = server_configuration(config, self._keylogs)
+        secrets = Secrets(config.secret)
+        self._listening = _Listening(config, accept, configuration, RetryTokens(secrets.retry, self._random_bytes))
+        self._reset_key = secrets.reset
+
+    def stop_listening(self) -> None:
+        self._listening = None
+
+    def set_first_byte_hook(self, hook: Callable[[bytes, Address], bool] | None) -> None:
+        self._hook = hook
+
+    def send_raw(self, data: bytes, route: Route) -> None:
+        self._raw.append((data, route))
+        self._wake_once()
+
+    def close(self) -> None:
+        """Close every session with code 0. Call ``datagrams_to_send`` once more, then ``forget``."""
+        self._listening = None
+        for entry in list(self._entries):
+            entry.joined.close()
+
+    def forget(self) -> None:
+        """Drop all state; nothing may be called afterwards."""
+        for entry in list(self._entries):
+            self._drop(entry)
+        self._keylogs.close()
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            **self._counters,
+            "half_open": self._admission.half_open,
+            "sessions": sum(1 for entry in self._entries if entry.joined.ended is None),
+        }
+
+    # What drives the hub.
+
+    def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
+        if not data:
+            self._counters["dropped_empty"] += 1
+            return
+        first = data[0]
+        if first & LONG_HEADER:
+            self._receive_long(data, route, now)
+        elif first & FIXED_BIT:
+            entry = self._by_cid.get(data[1 : 1 + LENGTH])
+            if entry is not None:
+                self._pass_on(entry, data, route, now)
+            else:
+                self._receive_unknown(data, route, now)
+        else:
+            self._receive_foreign(data, route)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
+        self._flushing = True
+        datagrams, self._raw = self._raw, []
+        dirty, self._dirty = self._dirty, {}
+        for entry in dirty:
+            session = entry.joined
+            datagrams += session.datagrams_to_send(now)
+            if session.is_terminated:
+                self._drop(entry)
+            else:
+                self._set_timer(entry)
+        self._flushing = False
+        if self._dirty or self._raw:
+            self._wake()
+        return datagrams
+
+    def get_timer(self) -> float | None:
+        while self._timers and self._timers[0][2].timer_at != self._timers[0][0]:
+            heapq.heappop(self._timers)  # Overtaken by an earlier one, or its session is gone.
+        return self._timers[0][0] if self._timers else None
+
+    def handle_timer(self, now: float) -> None:
+        while (at := self.get_timer()) is not None and at <= now:
+            entry = heapq.heappop(self._timers)[2]
+            entry.timer_at = None
+            due = entry.joined.get_timer()
+            if due is not None and due <= now:
+                entry.joined.handle_timer(now)
+                self._dirty[entry] = None
+            elif due is not None:
+                self._set_timer(entry)
+            else:
+                self._drop(entry)
+        if self._dirty:
+            self._wake_once()
+
+    def network_error(self, remote: Address, reason: str, now: float) -> None:
+        """The network said that datagrams to remote do not arrive."""
+        self._counters["network_errors"] += 1
+        for entry in list(self._dialled.get(remote, ())):
+            session = entry.joined
+            if session.is_established:
+                session.suspect(now)
+            else:
+                session.receive_unreachable(reason)
+                self._dirty[entry] = None
+        if self._dirty:
+            self._wake_once()
+
+    # What sessions call.
+
+    def session_wakes(self, session: AioquicSession) -> None:
+        self._dirty[_entry_of(session)] = None
+        self._wake_once()
+
+    def session_established(self, session: AioquicSession) -> None:
+        entry = _entry_of(session)
+        self._end_half_open(entry)
+        if entry.original_cid:
+            # The client knows our connection ID by now.
+            self._by_cid.pop(entry.original_cid, None)
+            entry.cids.discard(entry.original_cid)
+            entry.original_cid = b""
+
+    def session_over(self, session: AioquicSession) -> None:
+        entry = _entry_of(session)
+        self._end_half_open(entry)
+        if not session.is_client:
+            self._server_sessions -= 1
+        self._dirty[entry] = None
+        self._wake_once()
+
+    def cid_retired(self, session: AioquicSession, cid: bytes) -> None:
+        entry = _entry_of(session)
+        entry.cids.discard(cid)
+        self._by_cid.pop(cid, None)
+
+    # Below.
+
+    def _wake_once(self) -> None:
+        if not self._flushing:
+            self._wake()
+
+    def _pass_on(self, entry: _Entry, data: bytes, route: Route, now: float) -> None:
+        session = entry.joined
+        if session.is_client and route.remote == session.route.remote:
+            route = session.route  # A wildcard socket may know its own address better than when we dialled.
+        session.receive_datagram(data, route, now)
+        self._dirty[entry] = None
+
+    def _receive_long(self, data: bytes, route: Route, now: float) -> None:
+        entry = self._by_cid.get(data[6 : 6 + data[5]]) if len(data) > 6 else None
+        if entry is not None:
+            self._pass_on(entry, data, route, now)
+        elif not data[0] & FIXED_BIT:
+            self._receive_foreign(data, route)
+        elif self._listening is None:
+            self._counters["dropped_unknown"] += 1
+        elif len(data) < SMALLEST_DATAGRAM:
+            # RFC 9000 §14.1: also what keeps every answer below from being larger than its cause.
+            self._counters["dropped_small"] += 1
+        else:
+            self._receive_first(data, route, now, self._listening)
+
+    def _receive_first(self, data: bytes, route: Route, now: float, listening: _Listening) -> None:
+        """A large enough long-header packet to a connection ID that we do not know."""
+        version = int.from_bytes(data[1:5], "big")
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=LENGTH)
+        except ValueError:
+            if version in VERSIONS or version == 0:
+                self._counters["dropped_malformed"] += 1
+                return
+            header = None  # Another version: only the invariant part can be read (RFC 8999 §5.1).
+        if version not in VERSIONS:
+            self._negotiate_version(data, route)
+            return
+        assert header is not None
+        if header.packet_type is not QuicPacketType.INITIAL or len(header.destination_cid) < SMALLEST_CLIENT_CID:
+            self._counters["dropped_unknown"] += 1
+            return
+        original_cid, validated = header.destination_cid, False
+        if header.token:
+            try:
+                original_cid = listening.retry.verify(
+                    header.token, route.remote, header.destination_cid, self._wall_clock()
+                )
+                validated = True
+            except PeerError:
+                # RFC 9000 §8.1.3: a client takes only one Retry, so it has to begin anew.
+                self._counters["dropped_token"] += 1
+                return
+        verdict = self._admission.judge(route.remote[0], listening.config, self._server_sessions, validated=validated)
+        if verdict is Verdict.RETRY:
+            self._send_retry(header.source_cid, header.destination_cid, route, listening)
+        elif verdict is not Verdict.ADMIT:
+            self._counters[f"refused_{verdict.name.lower()}"] += 1
+        else:
+            retry_cid = header.destination_cid if validated else None
+            self._begin(data, route, now, listening, original_cid, retry_cid)
+
+    def _begin(
+        self, data: bytes, route: Route, now: float, listening: _Listening, original_cid: bytes, retry_cid: bytes | None
+    ) -> None:
+        config = listening.config
+        tls_profile = profile(config.crypto_profile)
+        entry = _Entry()
+        connection = Connection(
+            configuration=listening.configuration,
+            new_cid=lambda: self._new_cid(entry),
+            reset_token=lambda cid: reset_token(self._reset_key, cid),
+            verify_peer=None,
+            groups=tls_profile.server_groups,
+            signature_algorithms=tls_profile.signature_algorithms,
+            max_streams=(config.limits.max_streams_bidi, config.limits.max_streams_uni),
+            original_destination_connection_id=original_cid,
+            retry_source_connection_id=retry_cid,
+        )
+        session = AioquicSession(
+            connection, self, limits=config.limits, is_client=False, route=route, begun=now, key=entry
+        )
+        entry.session = session
+        entry.original_cid = retry_cid or original_cid
+        entry.cids.add(entry.original_cid)
+        entry.half_open = route.remote[0]
+        self._by_cid[entry.original_cid] = entry
+        self._entries[entry] = None
+        self._admission.begin(entry.half_open)
+        self._server_sessions += 1
+        session.receive_datagram(data, route, now)
+        if not connection.is_heard:
+            # It could not be decrypted: it never was an Initial.
+            self._counters["dropped_undecryptable"] += 1
+            session.abandon()
+        elif session.ended is None:
+            self._counters["accepted"] += 1
+            try:
+                session.set_handler(listening.accept(session))
+            except Exception:
+                logger.exception("internal error while accepting a connection from %s", route.remote)
+                session.abandon()
+        self._dirty[entry] = None
+
+    def _send_retry(self, client_cid: bytes, original_cid: bytes, route: Route, listening: _Listening) -> None:
+        retry_cid = self._cid_factory.new(self._by_cid)
+        token = listening.retry.issue(route.remote, original_cid, retry_cid, self._wall_clock())
+        packet = encode_quic_retry(
+            version=VERSIONS[0],
+            source_cid=retry_cid,
+            destination_cid=client_cid,
+            original_destination_cid=original_cid,
+            retry_token=token,
+        )
+        self._counters["retries_sent"] += 1
+        self._raw.append((packet, route))
+
+    def _negotiate_version(self, data: bytes, route: Route) -> None:
+        """RFC 9000 §6.1, without state. Connection IDs of other versions may be up to 255 octets long."""
+        destination = data[6 : 6 + data[5]]
+        rest = data[6 + data[5] :]
+        source = rest[1 : 1 + rest[0]] if rest else b""
+        if data[1:5] == bytes(4) or len(destination) + len(source) > 510 or not rest:
+            self._counters["dropped_malformed"] += 1
+            return
+        packet = encode_quic_version_negotiation(
+            source_cid=destination, destination_cid=source, supported_versions=list(VERSIONS)
+        )
+        self._counters["version_negotiations_sent"] += 1
+        self._raw.append((packet, route))
+
+    def _receive_unknown(self, data: bytes, route: Route, now: float) -> None:
+        """A short header with a connection ID that is not ours, or not any more."""
+        for entry in self._dialled.get(route.remote, ()):
+            if is_reset(data, entry.joined.connection.peer_reset_tokens):
+                self._counters["resets_received"] += 1
+                entry.joined.receive_stateless_reset()
+                return
+        self._counters["dropped_unknown"] += 1
+        cid = data[1 : 1 + LENGTH]
+        if self._listening is None or not self._cid_factory.is_ours(cid) or not self._reset_bucket.take(now):
+            return
+        packet = reset_packet(reset_token(self._reset_key, cid), len(data), self._random_bytes)
+        if packet is not None:
+            self._counters["resets_sent"] += 1
+            self._raw.append((packet, route))
+
+    def _receive_foreign(self, data: bytes, route: Route) -> None:
+        taken = False
+        if self._hook is not None:
+            try:
+                taken = self._hook(data, route.remote)
+            except Exception:
+                logger.exception("internal error in the first-byte hook")
+        self._counters["taken_by_hook" if taken else "dropped_not_quic"] += 1
+
+    def _new_cid(self, entry: _Entry) -> bytes:
+        cid = self._cid_factory.new(self._by_cid)
+        self._by_cid[cid] = entry
+        entry.cids.add(cid)
+        return cid
+
+    def _set_timer(self, entry: _Entry) -> None:
+        due = entry.joined.get_timer()
+        # One that comes too early is asked again when it fires: most timers only ever move on.
+        if due is not None and (entry.timer_at is None or due < entry.timer_at):
+            entry.timer_at = due
+            self._timer_count += 1
+            heapq.heappush(self._timers, (due, self._timer_count, entry))
+
+    def _end_half_open(self, entry: _Entry) -> None:
+        if entry.half_open:
+            self._admission.end(entry.half_open)
+            entry.half_open = ""
+
+    def _drop(self, entry: _Entry) -> None:
+        self._end_half_open(entry)
+        self._entries.pop(entry, None)
+        self._dirty.pop(entry, None)
+        entry.timer_at = None
+        for cid in entry.cids:
+            self._by_cid.pop(cid, None)
+        if entry.dialled is not None:
+            dialled = self._dialled.get(entry.dialled, [])
+            if entry in dialled:
+                dialled.remove(entry)
+            if not dialled:
+                self._dialled.pop(entry.dialled, None)
+
+
+def _entry_of(session: AioquicSession) -> _Entry:
+    entry = session.key
+    assert isinstance(entry, _Entry)
+    return entry
+
+
+def check_listen_config(config: ListenConfig) -> None:
+    """Raises LocalError when config cannot work; for checking a configuration file without listening."""
+    keylogs = KeyLogs()
+    try:
+        server_configuration(config, keylogs)
+        Secrets(config.secret)
+    finally:
+        keylogs.close()

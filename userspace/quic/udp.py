@@ -1,0 +1,51 @@
+"""Opens UDP sockets with the best that the platform has to offer."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+
+from .errors import LocalError
+from .types import Address
+from .udp_default import BUFFER
+
+if sys.platform == "linux":
+    from .udp_linux import UdpSocket
+else:
+    from .udp_default import UdpSocket
+
+__all__ = ["BUFFER", "UdpSocket", "open_socket"]
+
+
+def open_socket(local: Address, number: int) -> UdpSocket:
+    """Bind a socket to local. Raises LocalError that says what to do about it."""
+    host, port = local
+    try:
+        version = ipaddress.ip_address(host.partition("%")[0]).version
+    except ValueError:
+        raise LocalError(f"{host!r} is not an IP address") from None
+    bound = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        bound.setblocking(False)
+        if version == 6:
+            # IPv4 has a socket of its own; a mapped address would be a second name for the same peer.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
+        return UdpSocket(bound, number)
+    except OSError as error:
+        bound.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise LocalError(f"cannot listen on UDP {_shown(local)}: {reason}; {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "ports below 1024 need a privilege, choose a higher one"
+    return "choose another address or port, or stop what uses it"
+
+
+def _shown(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
