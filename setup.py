@@ -4,9 +4,11 @@ No top-level ``socks`` is ever installed: that name is PySocks', and ``requests[
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 ROOMS = ("userspace", "netstack", "socks")
@@ -22,6 +24,15 @@ def packages() -> dict[str, str]:
     return found
 
 
+class BuildFromNothing(build_py):
+    """setuptools builds into what the last build left behind: a file that is gone since would get into the wheel."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "quicsocks", ignore_errors=True)
+        super().run()
+
+
 version = re.search(r'^__version__ = "([^"]+)"', (HERE / "userspace/__init__.py").read_text(), re.MULTILINE)
 assert version is not None
 
@@ -31,4 +42,5 @@ setup(
     package_dir=packages(),
     package_data={name: ["py.typed", "*.pyi"] for name in packages()},
     zip_safe=False,
+    cmdclass={"build_py": BuildFromNothing},
 )

@@ -472,7 +472,7 @@ def test_markers_of_the_type_checker_and_linter_have_a_reason() -> None:
 
 def test_the_two_commands_of_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    promised = set(re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text()))
+    promised = set(re.findall(r"(?:^ +|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert {"demo", "test"} <= promised
     assert promised <= targets
 

@@ -1,0 +1,111 @@
+"""What is in the wheel and in the source distribution, and that both roads lead to the same wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.environments import ROOMS, Environment, copy_tree, run
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_tree(tmp_path_factory.mktemp("wheel") / "tree")
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return Environment(tmp_path_factory.mktemp("builder") / "venv", ["build", "setuptools"])
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, builder: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the tree."""
+    return build(builder, tree, tmp_path_factory.mktemp("from-tree"), "--wheel", "*.whl")
+
+
+@pytest.fixture(scope="module")
+def sdist(tree: Path, builder: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(builder, tree, tmp_path_factory.mktemp("sdist"), "--sdist", "*.tar.gz")
+
+
+def build(builder: Environment, tree: Path, out: Path, kind: str, pattern: str) -> Path:
+    out.mkdir(exist_ok=True)
+    run([builder.python, "-m", "build", "--no-isolation", kind, "--outdir", out, tree], out)
+    [made] = out.glob(pattern)
+    return made
+
+
+def contents(wheel: Path) -> dict[str, str]:
+    """Digests by name. RECORD lists the others and so says nothing new."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {
+            name: hashlib.sha256(archive.read(name)).hexdigest()
+            for name in archive.namelist()
+            if not name.endswith(("/RECORD", "/"))
+        }
+
+
+def test_it_contains_every_module_of_ours_and_nothing_else(wheel: Path, tree: Path) -> None:
+    expected = {
+        "quicsocks/" + path.relative_to(tree).as_posix()
+        for room in ROOMS
+        for path in (tree / room).rglob("*")
+        if path.suffix in (".py", ".pyi") or path.name == "py.typed"
+    }
+    names = set(contents(wheel))
+    metadata = {name for name in names if ".dist-info/" in name}
+    assert names - metadata == expected
+
+
+def test_top_level_names(wheel: Path) -> None:
+    """No ``socks``, which is PySocks'; no ``tests`` and no ``bench``, which are everybody's."""
+    tops = {name.split("/")[0] for name in contents(wheel)}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"quicsocks"}
+
+
+def test_it_is_typed(wheel: Path) -> None:
+    names = contents(wheel)
+    for room in ROOMS:
+        assert f"quicsocks/{room}/py.typed" in names
+
+
+def test_quicsocks_itself_is_a_namespace(wheel: Path) -> None:
+    assert "quicsocks/__init__.py" not in contents(wheel)
+
+
+def test_it_carries_licence_and_description(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        text = archive.read(metadata).decode()
+        assert any(Path(name).name == "LICENSE" for name in archive.namelist())
+    assert "# quicsocks" in text
+    assert "Requires-Dist: aioquic==1.7.2" in text
+
+
+def test_the_command_is_declared(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [points] = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
+        assert "quicsocks = quicsocks.userspace.cli:main" in archive.read(points).decode()
+
+
+def test_the_source_distribution_makes_the_same_wheel(
+    sdist: Path, wheel: Path, builder: Environment, tmp_path: Path
+) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    [source] = (tmp_path / "source").iterdir()
+    assert contents(build(builder, source, tmp_path / "out", "--wheel", "*.whl")) == contents(wheel)
+
+
+def test_a_second_build_is_the_same(wheel: Path, tree: Path, builder: Environment, tmp_path: Path) -> None:
+    """Also when the first one's folders are still there: nothing stale gets in."""
+    stale = tree / "build/lib/quicsocks/socks/stale.py"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.write_text("")
+    again = build(builder, tree, tmp_path / "again", "--wheel", "*.whl")
+    assert contents(again) == contents(wheel)
