@@ -6,6 +6,7 @@ to across the wire; ours runs as client and concentrator, and is spoken to on th
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -345,7 +346,7 @@ def why_not(kind: type[Proxy]) -> str | None:
     if kind is Quicsocks:
         return why_no_product()
     if kind is Pproxy:
-        return None if (BIN / "pproxy").exists() else "pproxy is not installed"
+        return None if importlib.util.find_spec("pproxy") else "pproxy is not installed"
     return None if shutil.which(kind.name) or Path("/usr/sbin", kind.name).exists() else f"{kind.name} is missing"
 
 

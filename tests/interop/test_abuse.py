@@ -73,7 +73,7 @@ def test_the_flood_is_made_of_real_handshakes(system: System) -> None:
         server = QuicConnection(configuration=configuration, original_destination_connection_id=header.destination_cid)
         server.receive_datagram(datagram, ("192.0.2.1", 1), now=0.0)
         answer = b"".join(data for data, _ in server.datagrams_to_send(now=0.0))
-        assert len(answer) > 1200, "ServerHello, certificate and all"
+        assert len(answer) >= 1200, "ServerHello, certificate and all"
 
 
 def test_half_open_handshakes(victim: Quicsocks, system: System, abusers: list[str]) -> None:
