@@ -87,7 +87,13 @@ class StreamResolver:
             task = asyncio.create_task(self._look_up(name))
             self._lookups[name] = task
             task.add_done_callback(lambda done: self._lookup_done(name, done))
-        return list(await asyncio.shield(task))
+        try:
+            return list(await asyncio.shield(task))
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if task.cancelled() and not (current is not None and current.cancelling()):
+                raise FlowFailed(Cause.GOING_AWAY, "the resolver is closed") from None
+            raise
 
     async def close(self) -> None:
         """End the stream and fail what waits. Idempotent."""
