@@ -212,10 +212,11 @@ CASES: tuple[Case, ...] = (
     Case("connections", "new connections", "connections", connections, lambda effort: effort.request_seconds),
     Case("latency", "time to first byte", "latency", latency, lambda effort: effort.latency_seconds),
     Case("memory", "memory", "idle", memory, lambda effort: effort.idle_seconds / 5),
-    Case("path", "one flow on the path", "download", path_download, lambda effort: effort.path_seconds, on_path=True),
+    # Before the bulk: what is still on its way of an aborted transfer would delay them.
     Case(
         "trips", "round trips on the path", "round_trips", round_trips, lambda effort: effort.trip_seconds, on_path=True
     ),
+    Case("path", "one flow on the path", "download", path_download, lambda effort: effort.path_seconds, on_path=True),
 )
 
 

@@ -67,8 +67,8 @@ class LinkSettings:
 class LinkStatistics:
     """What has happened on one direction since it was made. Packets are IP packets, bytes theirs with headers.
 
-    largest: the longest packet in bytes. latest: the most, in seconds, that a packet was handed out after its time,
-    which tells how well the caller keeps up. All others count packets or bytes.
+    largest: the longest packet in bytes. lateness: seconds, summed over all packets, that they were handed out after
+    their time, and latest the most for one of them: how well the caller keeps up. All others count packets or bytes.
     """
 
     packets_in: int = 0
@@ -79,7 +79,13 @@ class LinkStatistics:
     queue_drops: int = 0
     duplicated: int = 0
     largest: int = 0
+    lateness: float = 0.0
     latest: float = 0.0
+
+    @property
+    def mean_lateness(self) -> float:
+        """Seconds that the average packet was late; 0 before the first one."""
+        return self.lateness / self.packets_out if self.packets_out else 0.0
 
 
 class LinkModel:
@@ -158,10 +164,13 @@ class LinkModel:
         statistics.latest = max(statistics.latest, now - heap[0][0])
         packets = []
         size = 0
+        lateness = 0.0
         while heap and heap[0][0] <= now:
-            packet = heapq.heappop(heap)[2]
+            due, _, packet = heapq.heappop(heap)
+            lateness += now - due
             size += len(packet)
             packets.append(packet)
+        statistics.lateness += lateness
         statistics.packets_out += len(packets)
         statistics.bytes_out += size
         self._in_flight -= size

@@ -123,6 +123,7 @@ def _path_table(result: Result, peers: dict[str, Any]) -> list[str]:
             ("connect to first byte, RTT", trips("total_ms")),
             ("plain HTTP in all, RTT", trips("http_total_ms")),
             ("largest packet, bytes", lambda cases: _number(cases, "path", "largest_packet_bytes")),
+            ("emulator late, ms", lambda cases: _number(cases, "path", "emulator_late_ms")),
         ],
     )
 

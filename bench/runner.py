@@ -115,7 +115,7 @@ class Runner:
             if "failed" in values or "skipped" in values:
                 continue
             values["largest_packet_bytes"] = max(seen.forward.largest, seen.back.largest)
-            values["emulator_latest_ms"] = max(seen.forward.latest, seen.back.latest) * 1e3
+            values["emulator_late_ms"] = max(seen.forward.mean_lateness, seen.back.mean_lateness) * 1e3
         return figures
 
     def _at(self, place: Place, peer: Peer, cases: Sequence[Case], folder: Path) -> dict[str, Figures]:

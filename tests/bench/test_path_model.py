@@ -191,9 +191,12 @@ def test_the_counters_add_up() -> None:
 
 def test_being_late_is_noticed() -> None:
     link = model(delay=0.05)
+    assert link.statistics.mean_lateness == 0
     link.receive_packet(b"a", 0.0)
-    link.packets_to_send(0.06)
-    assert link.statistics.latest == pytest.approx(0.01)
+    link.receive_packet(b"b", 0.01)
+    link.packets_to_send(0.07)
+    assert link.statistics.latest == pytest.approx(0.02)
+    assert link.statistics.mean_lateness == pytest.approx(0.015)
 
 
 @pytest.mark.parametrize(
