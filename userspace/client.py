@@ -33,8 +33,8 @@ from .identity import load_or_create
 from .log import Events
 from .nofile import raise_limit
 from .notify import Notifier
-from .quic.endpoint import open_endpoint
 from .quic.errors import LocalError
+from .quic.factory import open_endpoint
 from .quic.types import Address, DialConfig, Endpoint, Trust
 from .settings import ClientSettings, Login
 from .state import StateError, StateFolder
@@ -85,7 +85,9 @@ class Client:
         self._inbounds: list[tuple[str, Inbound]] = []
         self.started = time.time()
 
-    async def listen(self, tcp: Sequence[Address], unix: Sequence[str], urls: Sequence[str], login: Login | None) -> None:
+    async def listen(
+        self, tcp: Sequence[Address], unix: Sequence[str], urls: Sequence[str], login: Login | None
+    ) -> None:
         """Open the front doors. Raises LocalError when one cannot be opened."""
         settings, limits = self._settings, self._settings.limits
         if tcp or unix:

@@ -21,6 +21,8 @@ from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
 
 WRITE_AHEAD = 256 << 10
 """Bytes kept by ``write`` before there is a tunnel flow; then ``drain`` waits."""
+FIN_WAIT = 60.0
+"""Seconds that a closed flow waits for the destination's FIN: Linux's tcp_fin_timeout."""
 
 
 class ClientFlow:
@@ -49,6 +51,7 @@ class ClientFlow:
         self._wake_writer.set()
         self._relay: Relay | None = None
         self._over = False
+        self._closed = False
         self._wrote = False
         self._unanswered: Callable[[FlowFailed], bool] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -90,6 +93,7 @@ class ClientFlow:
             return
         self._over = True
         self._error = error
+        self._flows.remove(self.events)
         if self._expiry is not None:
             self._expiry.cancel()
         if not self._connected.done():
@@ -117,14 +121,21 @@ class ClientFlow:
     def on_connected(self, bound: BoundAddress) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
+        self.events.active_at = self._loop.time()
+        self._flows.add(self.events)
         if not self._connected.done():
             self._connected.set_result(Bound(bound.host, bound.port))
 
     def on_data(self, data: bytes) -> None:
-        if self._over:
+        if self._over or self._closed:
             if self._flow is not None:
                 self._flow.consumed(len(data))
+            if not self._over:
+                # As a kernel does for data to a socket that has been closed (RFC 1122 §4.2.2.13).
+                self.abort()
             return
+        self.events.received += len(data)
+        self.events.active_at = self._loop.time()
         self._received.append(data)
         self._wake_reader.set()
 
@@ -146,6 +157,9 @@ class ClientFlow:
             self.fail(to_flow_error(error))
             return
         self._eof = True
+        self._flows.remove(self.events)
+        if self._closed:
+            self.fail(FlowError(Failure.RESET, "closed"))
         self._wake_reader.set()
         self._wake_writer.set()
 
@@ -166,6 +180,7 @@ class ClientFlow:
             if not done.done():
                 done.set_result(None)
 
+        self._flows.remove(self.events)
         relay = self._relay = Relay(self._flow, sock, ended, loop=self._loop, watch=self._flows.watch)
         self._flows.add(relay)
         self._flow.set_handler(relay)
@@ -202,6 +217,8 @@ class ClientFlow:
     def write(self, data: bytes) -> None:
         if self._over or not data:
             return
+        self.events.sent += len(data)
+        self.events.active_at = self._loop.time()
         if self._flow is not None:
             self._wrote = True
             self._flow.write(data)
@@ -226,22 +243,32 @@ class ClientFlow:
     def abort(self) -> None:
         if self._relay is not None:
             self._relay.abort(Cause.RESET, "ended by the application")
-            return
+        else:
+            self.break_off(FlowFailed(Cause.RESET, "ended by the application"))
+
+    def break_off(self, failed: FlowFailed) -> None:
+        """Reset towards the destination, and fail here."""
         if self._flow is not None and not self._over:
             self._flow.reset()
-        self.fail(FlowError(Failure.RESET, "ended by the application"))
+        self.fail(to_flow_error(failed))
         self._drop_received()
 
     def close(self) -> None:
-        if self._over or self._relay is not None:
+        if self._over or self._closed or self._relay is not None:
             return
-        if self._eof and self._flow is not None:
-            # All that can come has come: a FIN is enough.
-            self.write_eof()
+        if self._flow is None or not self._connected.done():
+            self.abort()
+            return
+        self._closed = True
+        self.write_eof()
+        received = bool(self._received)
+        self._drop_received()
+        if received:
+            self.abort()
+        elif self._eof:
             self.fail(FlowError(Failure.RESET, "closed"))
-            self._drop_received()
-            return
-        self.abort()
+        else:
+            self._expiry = self._loop.call_later(FIN_WAIT, self.abort)
 
     def _return_credit(self) -> None:
         if self._taken and self._flow is not None:
@@ -256,12 +283,18 @@ class ClientFlow:
 
 
 class _Events:
-    """What the tunnel flow calls until a relay takes over."""
+    """What the tunnel flow calls until a relay takes over, and what the table of flows counts until then."""
 
-    __slots__ = ("_owner",)
+    __slots__ = ("_owner", "active_at", "received", "sent")
 
     def __init__(self, owner: ClientFlow) -> None:
         self._owner = owner
+        self.sent = 0
+        self.received = 0
+        self.active_at = 0.0
+
+    def abort(self, cause: Cause, detail: str = "") -> None:
+        self._owner.break_off(FlowFailed(cause, detail))
 
     def connected(self, bound: BoundAddress) -> None:
         self._owner.on_connected(bound)

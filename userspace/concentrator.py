@@ -23,8 +23,8 @@ from .log import Events
 from .nofile import raise_limit
 from .notify import Notifier
 from .output import hand_out_link, link_host
-from .quic.endpoint import open_endpoint
 from .quic.errors import Ended, LocalError
+from .quic.factory import open_endpoint
 from .quic.types import Endpoint, Limits, ListenConfig, Session, SessionHandler
 from .served_client import Reached, ServedClient
 from .settings import ConcentratorSettings

@@ -7,10 +7,10 @@ timer looks at all flows, since a timer a flow would cost more than the flow.
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from quicsocks.socks.watch import Watch
 
-from .relay import Relay
 from .tunnel.types import Cause
 
 IDLE_TIMEOUT = 7440.0
@@ -22,15 +22,26 @@ _SWEEPS = 8
 _SWEEP_AT_MOST = 60.0
 
 
+class Carried(Protocol):
+    """A flow that bytes pass through: a ``Relay``, or a ``ClientFlow`` that is read and written."""
+
+    sent: int
+    received: int
+    active_at: float
+    """The loop's time at the last byte."""
+
+    def abort(self, cause: Cause, detail: str = "") -> None: ...
+
+
 class FlowTable:
-    """Every relay of this process, from ``add`` to ``remove``."""
+    """Every open flow of this process, from ``add`` to ``remove``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._loop = loop
         self._idle_timeout = idle_timeout
         self.watch = Watch()
         """Notices resets for all relays; one epoll descriptor."""
-        self._relays: set[Relay] = set()
+        self._flows: set[Carried] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -40,31 +51,31 @@ class FlowTable:
         self._received = 0
 
     def __len__(self) -> int:
-        return len(self._relays)
+        return len(self._flows)
 
     @property
     def bytes_sent(self) -> int:
         """Bytes read from sockets and given to the tunnel, ended flows included."""
-        return self._sent + sum(relay.sent for relay in self._relays)
+        return self._sent + sum(flow.sent for flow in self._flows)
 
     @property
     def bytes_received(self) -> int:
         """Bytes from the tunnel written to sockets, ended flows included."""
-        return self._received + sum(relay.received for relay in self._relays)
+        return self._received + sum(flow.received for flow in self._flows)
 
-    def add(self, relay: Relay) -> None:
-        self._relays.add(relay)
+    def add(self, flow: Carried) -> None:
+        self._flows.add(flow)
         self._idle.clear()
         self.opened += 1
         if self._timer is None and self._idle_timeout > 0:
             self._schedule()
 
-    def remove(self, relay: Relay) -> None:
-        if relay in self._relays:
-            self._relays.remove(relay)
-            self._sent += relay.sent
-            self._received += relay.received
-        if not self._relays:
+    def remove(self, flow: Carried) -> None:
+        if flow in self._flows:
+            self._flows.remove(flow)
+            self._sent += flow.sent
+            self._received += flow.received
+        if not self._flows:
             self._idle.set()
             if self._timer is not None:
                 self._timer.cancel()
@@ -81,8 +92,8 @@ class FlowTable:
 
     def abort_all(self, cause: Cause, detail: str) -> None:
         """Reset every flow."""
-        for relay in list(self._relays):
-            relay.abort(cause, detail)
+        for flow in list(self._flows):
+            flow.abort(cause, detail)
 
     def _schedule(self) -> None:
         delay = min(self._idle_timeout / _SWEEPS, _SWEEP_AT_MOST)
@@ -91,7 +102,7 @@ class FlowTable:
     def _sweep(self) -> None:
         self._timer = None
         limit = self._loop.time() - self._idle_timeout
-        for relay in [relay for relay in self._relays if relay.active_at < limit]:
-            relay.abort(Cause.TIMED_OUT, "idle for too long")
-        if self._relays:
+        for flow in [flow for flow in self._flows if flow.active_at < limit]:
+            flow.abort(Cause.TIMED_OUT, "idle for too long")
+        if self._flows:
             self._schedule()

@@ -59,7 +59,7 @@ class MemoryEndpoint:
         link.client.set_handler(handler)
         if self.answer is not None or self._accept is None:
             ended = self.answer or Ended(End.HANDSHAKE_TIMED_OUT)
-            loop.call_soon(lambda: link.client.ended or link.sever(ended))
+            loop.call_soon(lambda: None if link.client.ended else link.sever(ended))
             link.server.set_handler(_Nobody())
             return link.client
         link.server.set_handler(self._accept(link.server))

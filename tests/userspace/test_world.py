@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -51,6 +52,10 @@ async def joined(made: World, origin: Origin) -> tuple[socket.socket, socket.soc
     return app, far, relay
 
 
+def has_error(sock: socket.socket) -> bool:
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
 async def read_all(sock: socket.socket) -> bytes:
     loop, data = asyncio.get_running_loop(), bytearray()
     while chunk := await loop.sock_recv(sock, 1 << 16):
@@ -87,7 +92,7 @@ def test_a_reset_passes_to_the_other_end(tmp_path: Path, at_destination: bool, h
             dying.shutdown(socket.SHUT_WR)
             assert await read_all(other) == b""
         close_with_reset(dying)
-        await wait_until(lambda: other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0)
+        await wait_until(functools.partial(has_error, other))
         await relay
         await made.concentrator.flows.wait_empty()
         app.close()
@@ -200,7 +205,7 @@ def test_a_lost_connection_breaks_flows_and_is_made_again(tmp_path: Path) -> Non
         app, far, relay = await joined(made, origin)
         made.endpoint.links[-1].sever(Ended(End.TIMED_OUT))
         for sock in (app, far):
-            await wait_until(lambda sock=sock: sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0)
+            await wait_until(functools.partial(has_error, sock))
         await relay
         again = await joined(made, origin)
         assert [event for event, _ in made.notes] == ["connected", "disconnected", "connected"]
