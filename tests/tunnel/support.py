@@ -198,6 +198,7 @@ class RawStream:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.data = bytearray()
+        self.pieces: list[bytes] = []
         self.eof = False
         self.reset_code: int | None = None
         self.stop_code: int | None = None
@@ -207,6 +208,7 @@ class RawStream:
 
     def data_received(self, data: bytes) -> None:
         self.data += data
+        self.pieces.append(data)
         self.stream.consumed(len(data))
 
     def eof_received(self) -> None:
@@ -327,6 +329,13 @@ class Pair:
     def raw_stream(self, *, bidirectional: bool = True) -> RawStream:
         """A new stream of the raw client."""
         return RawStream(self.link.client.open_stream(bidirectional=bidirectional))
+
+    def raw_close(self) -> int | None:
+        """The code with which the raw end's session was closed; None while it lives."""
+        if self.raw.ended is None:
+            return None
+        assert self.raw.ended.code is not None
+        return self.raw.ended.code
 
     def advance(self, seconds: float) -> None:
         """Move the clock and let due timers run."""
