@@ -96,6 +96,7 @@ class _Exchange:
         self._framing = Framing(BodyKind.NONE)
         self._length_left = 0
         self._chunks: ChunkGuard | None = None
+        self._sends_chunks = False
 
     def receive_data(self, data: bytes) -> None:
         """Take what the other side sent. Then poll ``next_event`` until it is None."""
@@ -127,7 +128,7 @@ class _Exchange:
     def end(self, trailers: Headers) -> bytes:
         """End our body. Trailers are dropped where the framing has no place for them."""
         try:
-            return self._h11.send(h11.EndOfMessage(headers=trailers))
+            return self._h11.send(h11.EndOfMessage(headers=trailers if self._sends_chunks else []))
         except h11.LocalProtocolError as error:
             # A body shorter than announced, which the guards on the way in have excluded.
             raise PeerError(f"the body does not fit its framing ({error.args[0]})", status=self._bad_status) from None
@@ -227,6 +228,8 @@ class ServerExchange(_Exchange):
     def respond(self, status: int, reason: bytes, headers: Headers) -> bytes:
         """Begin the response. Without a length in headers the body is chunked for HTTP/1.1, and ends with the
         connection for HTTP/1.0. ``Connection: close`` is added where the connection cannot go on."""
+        has_length = any(name.lower() == b"content-length" for name, _ in headers)
+        self._sends_chunks = not has_length and self._h11.their_http_version == b"1.1"
         return self._h11.send(h11.Response(status_code=status, reason=reason, headers=headers))
 
     @property
@@ -264,6 +267,7 @@ class ClientExchange(_Exchange):
     def request(self, method: str, target: bytes, headers: Headers) -> bytes:
         """Begin the request. headers have exactly one Host, and the body's framing."""
         self._method = method
+        self._sends_chunks = any(name.lower() == b"transfer-encoding" for name, _ in headers)
         return self._h11.send(h11.Request(method=method, target=target, headers=headers))
 
     def next_event(self) -> ResponseHead | Informational | Body | EndOfBody | None:

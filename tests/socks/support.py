@@ -62,6 +62,7 @@ class Door:
         self.listener = listener
         self.exit = exit
         self.events = events
+        self.applications: list[Application] = []
 
     @property
     def address(self) -> tuple[str, int]:
@@ -78,7 +79,9 @@ class Door:
         return await self.memory.next_flow()
 
     async def connect(self, first: bytes = b"") -> Application:
-        return await Application.connect(self.address, first)
+        application = await Application.connect(self.address, first)
+        self.applications.append(application)
+        return application
 
 
 @contextlib.asynccontextmanager
@@ -89,9 +92,12 @@ async def door(exit: Exit | None = None, **options: Any) -> AsyncIterator[Door]:
     options.setdefault("linger_timeout", 2.0)
     exit = exit if exit is not None else MemoryExit()
     listener = await start(ListenerConfig(**options), exit, lambda kind, text: events.append((kind, text)))
+    opened = Door(listener, exit, events)
     try:
-        yield Door(listener, exit, events)
+        yield opened
     finally:
+        for application in opened.applications:
+            application.close()
         await listener.close()
     assert not [text for kind, text in events if kind == "internal"]
 
