@@ -10,10 +10,12 @@ All cryptography is the ``cryptography`` package's. IdentityError carries one li
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import secrets
 import ssl
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 from cryptography.x509.oid import NameOID
 
@@ -191,10 +194,9 @@ def needs_pin(credentials: ServerCredentials, host: str, now: float) -> bool:
         return True
     try:
         chain = x509.load_pem_x509_certificates(credentials.certificate)
-        roots = ssl.create_default_context().get_ca_certs(binary_form=True)
         verifier = (
             verification.PolicyBuilder()
-            .store(verification.Store([x509.load_der_x509_certificate(root) for root in roots]))
+            .store(verification.Store(_system_roots()))
             .time(datetime.datetime.fromtimestamp(now, datetime.UTC))
             .build_server_verifier(x509.DNSName(host))
         )
@@ -202,6 +204,17 @@ def needs_pin(credentials: ServerCredentials, host: str, now: float) -> bool:
     except (ValueError, verification.VerificationError, x509.UnsupportedGeneralNameType, OSError, OverflowError):
         return True
     return False
+
+
+def _system_roots() -> list[x509.Certificate]:
+    """The system's roots, without those that ``cryptography`` cannot read or warns about: there is one with a serial
+    number of zero in every distribution."""
+    roots = []
+    for der in ssl.create_default_context().get_ca_certs(binary_form=True):
+        with contextlib.suppress(ValueError, CryptographyDeprecationWarning), warnings.catch_warnings():
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            roots.append(x509.load_der_x509_certificate(der))
+    return roots
 
 
 def load_secret(folder: StateFolder, now: float, max_age: float = SECRET_AGE) -> RotatingSecret:

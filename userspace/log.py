@@ -96,7 +96,8 @@ class Events:
             "error", event, f"{line}internal error ({type(error).__name__}: {error}); run with -vv for more", {}
         )
         if self.verbosity >= 2:
-            for part in "".join(traceback.format_exception(error)).rstrip().splitlines():
+            # Masked before it is cut into lines: a key has several.
+            for part in redact("".join(traceback.format_exception(error))).rstrip().splitlines():
                 self._write("debug", event, part, {})
 
     def flush(self) -> None:

@@ -179,10 +179,9 @@ def instances(runtime_dir: Path) -> list[str]:
 def render(answer: Mapping[str, Any], now: float) -> str:
     """A status answer as a few lines for a person. now: Unix time.
 
-    Known keys: role, name, connected (bool), connected_to, since (Unix time), rtt (seconds), flows, pending, bytes_in,
-    bytes_out, listeners (list), reason, clients (a number, or a list of dicts with name, address, flows, rtt,
-    bytes_in, bytes_out).
-    Others follow as they are, so that an older command shows what a newer process says.
+    Keys shown: role, name, connected (bool), connected_to, since (Unix time), reason, rtt (seconds), flows, bytes_in,
+    bytes_out, listeners (list), alpn, lane, engine, draining, clients (a list of dicts with name, address, flows, rtt,
+    bytes_in, bytes_out). All may be absent; the others are for --json.
     """
     lines = [_headline(answer, now)]
     details = []
@@ -202,15 +201,12 @@ def render(answer: Mapping[str, Any], now: float) -> str:
     clients = answer.get("clients")
     if isinstance(clients, (list, tuple)):
         lines.extend(_client_line(client) for client in clients)
-    for key, value in answer.items():
-        if key not in _RENDERED and isinstance(value, (str, int, float)) and value != "":
-            lines.append(f"  {key.replace('_', ' ')}: {value}")
+    rest = [f"{key} {answer[key]}" for key in ("alpn", "lane", "engine") if answer.get(key)]
+    if rest:
+        lines.append("  " + ", ".join(rest))
+    if answer.get("draining"):
+        lines.append("  shutting down: no new flow is taken")
     return "\n".join(lines)
-
-
-_RENDERED = frozenset(
-    "role name connected connected_to since rtt flows bytes_in bytes_out listeners reason".split()  # noqa: SIM905
-)
 
 
 def _headline(answer: Mapping[str, Any], now: float) -> str:

@@ -54,7 +54,7 @@ def _address(runtime_dir: Any, name: str | None) -> tuple[Address, str]:
     for answer in clients:
         address = _tcp_listener(answer)
         if address is not None:
-            if answer.get("login"):
+            if answer.get("login_required"):
                 return address, "the client asks for a user name and password; put them into the URLs yourself"
             if len(clients) > 1:
                 return address, f"several clients run; this is {answer['instance']}, name another to have that"
