@@ -170,9 +170,10 @@ class Inbound:
             self._per_address[address] += 1
             task = asyncio.create_task(self._connection(sock, (address, peer[1])))
             self._connections.add(task)
-            task.add_done_callback(functools.partial(self._gone, address))
+            task.add_done_callback(functools.partial(self._gone, sock, address))
 
-    def _gone(self, address: str, task: asyncio.Task[None]) -> None:
+    def _gone(self, sock: socket.socket, address: str, task: asyncio.Task[None]) -> None:
+        reset(sock)  # closed already, unless the task was cancelled before its first step
         self._connections.discard(task)
         self._per_address[address] -= 1
         if not self._per_address[address]:

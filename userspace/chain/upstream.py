@@ -21,7 +21,7 @@ from ..egress.special import IPAddress
 from ..quic.errors import LocalError, PeerError
 from ..tunnel.types import Cause, FlowFailed
 from .handshakes import HttpConnectHandshake, Socks5Handshake
-from .pipe import pump, tcp_pair
+from .pipe import pump, reset, tcp_pair
 from .shadowsocks import AeadStream, Cipher
 from .urls import parse_proxy_url, reject_options
 
@@ -155,7 +155,14 @@ class UpstreamDialler:
         inner, ours = tcp_pair()
         task = asyncio.create_task(pump(ours, sock, layer))
         self._pumps.add(task)
-        task.add_done_callback(self._pumps.discard)
+
+        def over(done: asyncio.Task[None]) -> None:
+            self._pumps.discard(done)
+            # A task that is cancelled before its first step never got as far as closing anything.
+            reset(ours)
+            reset(sock)
+
+        task.add_done_callback(over)
         return inner
 
     def _tell(self, text: str) -> None:
