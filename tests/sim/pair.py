@@ -1,0 +1,136 @@
+"""Two hubs, a client's and a server's, joined by two links on a jumping clock.
+
+Time stands still while anyone has something to do, and then jumps to whatever comes next: minutes of a bad network take
+milliseconds, and a seed gives the same network again (aioquic draws its own keys, so packets differ in their octets and
+a little in their sizes). The server sees the client behind a NAT, whose mapping may change.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+
+from quicsocks.userspace.quic.aioquic_session import Route
+from quicsocks.userspace.quic.hub import Hub
+from quicsocks.userspace.quic.types import Address, DialConfig, ListenConfig, Session, SessionHandler
+
+from .link import Conditions, Link
+
+CLIENT: Address = ("192.0.2.1", 50000)
+SERVER: Address = ("198.51.100.1", 443)
+EPOCH = 1_700_000_000.0
+"""Unix time when the simulation begins."""
+
+
+class Host:
+    """A hub, and its end of the wire."""
+
+    def __init__(self, pair: Pair, seed: int) -> None:
+        self.awake = False
+        self.random = random.Random(seed)
+        self.hub = Hub(
+            random_bytes=self.random.randbytes, wall_clock=lambda: EPOCH + pair.now, wake=self._wake, server_id=7
+        )
+
+    def _wake(self) -> None:
+        self.awake = True
+
+
+class Pair:
+    """up: conditions from client to server; down: back, the same when not given."""
+
+    def __init__(self, seed: int = 0, up: Conditions | None = None, down: Conditions | None = None) -> None:
+        up = up if up is not None else Conditions()
+        self.now = 100.0
+        self.client = Host(self, seed * 4)
+        self.server = Host(self, seed * 4 + 1)
+        self.up = Link(up, seed * 4 + 2)
+        self.down = Link(down if down is not None else up, seed * 4 + 3)
+        self.nat: Address = ("203.0.113.9", 61000)
+        """The client's address as the server sees it now."""
+        self.seen: list[tuple[str, bytes]] = []
+        """Every datagram sent, as ("up" or "down", data), when ``record`` is set."""
+        self.record = False
+        self._flying: list[tuple[float, int, str, bytes, Address]] = []
+        self._count = 0
+
+    def listen(self, config: ListenConfig, accept: Callable[[Session], SessionHandler]) -> None:
+        self.server.hub.listen(config, accept)
+
+    def dial(self, config: DialConfig, handler: SessionHandler) -> Session:
+        return self.client.hub.dial(Route(CLIENT, SERVER), config, handler, self.now)
+
+    def restart_server(self, seed: int) -> None:
+        """The server dies without a word, and another begins in its place."""
+        self.server = Host(self, seed)
+
+    def send_up(self, data: bytes, source: Address | None = None) -> None:
+        """A datagram of a stranger's, or of the client's NAT address, straight to the server."""
+        self.server.hub.receive_datagram(data, Route(SERVER, source or self.nat), self.now)
+        self._flush()
+
+    def step(self, latest: float = float("inf")) -> bool:
+        """Jump to the next thing that happens, if it is not later than latest, and let it happen."""
+        self._flush()
+        times = [at for at in (self.client.hub.get_timer(), self.server.hub.get_timer()) if at is not None]
+        if self._flying:
+            times.append(self._flying[0][0])
+        if not times or min(times) > latest:
+            return False
+        self.now = max(self.now, min(times))
+        while self._flying and self._flying[0][0] <= self.now:
+            _, _, direction, data, address = heapq.heappop(self._flying)
+            if direction == "up":
+                self.server.hub.receive_datagram(data, Route(SERVER, address), self.now)
+            elif address == self.nat:
+                self.client.hub.receive_datagram(data, Route(CLIENT, SERVER), self.now)
+        for host in (self.client, self.server):
+            host.hub.handle_timer(self.now)
+        self._flush()
+        return True
+
+    def drive(self, until: Callable[[], bool], seconds: float = 60.0, steps: int = 200_000) -> None:
+        """Step until it is so. Fails after so many simulated seconds or steps."""
+        latest = self.now + seconds
+        for _ in range(steps):
+            if until():
+                return
+            if not self.step(latest):
+                break
+        assert until(), f"not reached after {self.now - latest + seconds:.3f} s on the simulation's clock"
+
+    def settle(self, quiet: float = 3.0, steps: int = 200_000) -> None:
+        """Step until nothing happens for so many seconds."""
+        for _ in range(steps):
+            if not self.step(self.now + quiet):
+                return
+        raise AssertionError(f"still busy after {steps} steps")
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass, with all that happens in it."""
+        end = self.now + seconds
+        while self.step(end):
+            pass
+        self.now = end
+
+    def _flush(self) -> None:
+        for _ in range(10_000):
+            busy = (self._send(self.client, "up"), self._send(self.server, "down"))
+            if not any(busy):
+                return
+        raise AssertionError("the hubs never come to rest")
+
+    def _send(self, host: Host, direction: str) -> bool:
+        """Whether it had anything to send, or wants to be asked again."""
+        host.awake = False
+        link = self.up if direction == "up" else self.down
+        datagrams = host.hub.datagrams_to_send(self.now)
+        for data, route in datagrams:
+            if self.record:
+                self.seen.append((direction, data))
+            address = self.nat if direction == "up" else route.remote
+            for arrives, form in link.carry(data, self.now):
+                self._count += 1
+                heapq.heappush(self._flying, (arrives, self._count, direction, form, address))
+        return bool(datagrams) or host.awake
