@@ -114,6 +114,11 @@ class Pair:
             pass
         self.now = end
 
+    def close(self) -> None:
+        """Close what the hubs hold open: key logs."""
+        for host in (self.client, self.server):
+            host.hub.forget()
+
     def _flush(self) -> None:
         for _ in range(10_000):
             busy = (self._send(self.client, "up"), self._send(self.server, "down"))

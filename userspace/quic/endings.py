@@ -30,7 +30,7 @@ _UNTRUSTED_ALERTS = frozenset(
 
 def ended_of(event: ConnectionTerminated, closed_by: ClosedBy | None, established: bool) -> Ended:
     """established: whether the handshake had completed."""
-    code, reason = event.error_code, printable(event.reason_phrase)
+    code, reason = int(event.error_code), printable(event.reason_phrase)
     match closed_by:
         case ClosedBy.APPLICATION:
             return Ended(End.LOCALLY_CLOSED, code, reason)
@@ -41,9 +41,9 @@ def ended_of(event: ConnectionTerminated, closed_by: ClosedBy | None, establishe
         case ClosedBy.PEER_ENGINE:
             return _by_peer(code, reason, established)
         case ClosedBy.NO_PATH:
-            if reason == _NO_COMMON_VERSION:
-                return Ended(End.VERSION_MISMATCH)
             return Ended(End.TIMED_OUT, None, reason)
+        case None if reason == _NO_COMMON_VERSION:
+            return Ended(End.VERSION_MISMATCH)
         case _:
             return _by_us(code, reason)
 

@@ -127,16 +127,13 @@ def server_configuration(config: ListenConfig, keylogs: KeyLogs) -> QuicConfigur
     """Raises LocalError when the configuration cannot work."""
     configuration = _common(config.alpn, config.limits, config.crypto_profile, is_client=False)
     configuration.secrets_log_file = keylogs.open(config.keylog)
-    try:
-        certificates = tls.load_pem_x509_certificates(config.certificate)
-    except ValueError as error:
-        raise LocalError(f"the server's certificate cannot be read: {error}") from None
-    if not certificates:
-        raise LocalError("the server's certificate file holds no certificate in PEM form")
+    certificates = _certificates(config.certificate, "the server's certificate file")
     try:
         key = tls.load_pem_private_key(config.private_key)
-    except (ValueError, TypeError) as error:
-        raise LocalError(f"the server's private key cannot be read: {error}") from None
+    except TypeError:
+        raise LocalError("the server's private key is encrypted; store it without a password, mode 0600") from None
+    except ValueError:
+        raise LocalError("the server's private key cannot be read: it is not a private key in PEM form") from None
     _check_key(key, config.crypto_profile)
     leaf = certificates[0]
     if key.public_key() != leaf.public_key():
@@ -187,15 +184,20 @@ def _roots(trust: Trust) -> tuple[str | None, str | None]:
             pem = trust.ca_file.read_bytes()
         except OSError as error:
             raise LocalError(f"cannot read the CA file {trust.ca_file}: {error.strerror}") from None
-        try:
-            found = tls.load_pem_x509_certificates(pem)
-        except ValueError as error:
-            raise LocalError(f"the CA file {trust.ca_file} cannot be read: {error}") from None
-        if not found:
-            raise LocalError(f"the CA file {trust.ca_file} holds no certificate in PEM form")
+        _certificates(pem, f"the CA file {trust.ca_file}")
         return str(trust.ca_file), None
     system = ssl.get_default_verify_paths()
     return system.cafile, system.capath
+
+
+def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:
+    try:
+        found = tls.load_pem_x509_certificates(pem)
+    except ValueError:
+        found = []
+    if not found:
+        raise LocalError(f"{what} holds no certificate in PEM form")
+    return found
 
 
 def _check_key(key: object, profile_name: str) -> None:
