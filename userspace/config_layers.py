@@ -177,10 +177,11 @@ class Resolver:
             entry = layer.get(setting.key)
             if entry is None:
                 continue
-            converted = self._convert(setting, entry)
-            for rule in converted or ():
-                source = f"--{rule.action}" if entry.source == setting.option else entry.source
-                rules.append(Rule(rule.action, rule.pattern, source))
+            # Flags come as pairs; each was written as its own flag.
+            pairs = entry.value if entry.source == setting.option else ()
+            entries = [Entry([pair], f"--{pair[0]}") for pair in pairs] or [entry]
+            for one in entries:
+                rules.extend(Rule(rule.action, rule.pattern, one.source) for rule in self._convert(setting, one) or ())
         return tuple(rules)
 
     def _remark_unknown_variables(self) -> None:
