@@ -77,7 +77,8 @@ class ListenerConfig:
             raise LocalError("a listener's timeouts must be greater than zero")
         if self.linger_timeout > 10:
             raise LocalError("linger_timeout is over 10 seconds, the most RFC 1928 allows; choose less")
-        if self.max_head < 1024 or self.max_connections < 1 or (self.max_connections_per_address or 1) < 1:
+        per_address = self.max_connections_per_address
+        if self.max_head < 1024 or self.max_connections < 1 or (per_address is not None and per_address < 1):
             raise LocalError("a listener's limits are too small: 1,024 bytes for max_head, 1 for connections")
         if self.via is not None and not (self.via.isascii() and self.via.replace("-", "").isalnum()):
             raise LocalError("the name for Via must be letters, digits and hyphens")

@@ -114,7 +114,11 @@ class Application:
         inet = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else inet, socket.SOCK_STREAM)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except BaseException:
+            sock.close()
+            raise
         application = cls(sock)
         await application.send(first)
         return application
