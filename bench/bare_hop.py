@@ -25,6 +25,7 @@ class Half(asyncio.Protocol):
 
     other: Half
     transport: asyncio.Transport
+    ended = False  # its sender has sent FIN
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -42,7 +43,12 @@ class Half(asyncio.Protocol):
         self.other.transport.resume_reading()
 
     def eof_received(self) -> bool:
-        if self.other.transport.can_write_eof():
+        self.ended = True
+        if self.other.ended:
+            # Nobody else closes them, and uvloop 0.23 crashes when open transports are found by the garbage collector.
+            self.transport.close()
+            self.other.transport.close()
+        else:
             self.other.transport.write_eof()
         return True
 

@@ -179,6 +179,20 @@ def test_half_close_crosses_the_hop(origin: tuple[str, int], hop: Via) -> None:
     assert received > 50_000
 
 
+def test_the_hop_keeps_nothing_of_ended_flows(origin: tuple[str, int], tmp_path: Path) -> None:
+    port = free_port()
+    program = Program("hop", bench_module("bare_hop", "127.0.0.1", str(port)), tmp_path, directory=ROOT)
+    try:
+        program.wait_listening(port)
+        descriptors = Path(f"/proc/{program.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        assert connections(Via("socks5", ("127.0.0.1", port)), origin, 8, 100, 10.0)["failures"] == 0
+        # uvloop's own few, made with the first connection, stay.
+        program.wait_until(lambda: len(list(descriptors.iterdir())) <= before + 4, "keeps descriptors")
+    finally:
+        program.stop()
+
+
 def test_the_command_prints_one_line_of_json_or_an_error(origin: tuple[str, int]) -> None:
     request = {"case": "download", "via": ["direct", "", 0], "target": list(origin)}
     arguments = {"flows": 1, "size": 1000, "seconds": 5.0}
