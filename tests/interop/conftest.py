@@ -1,5 +1,5 @@
 """Fixtures of this folder; see fixtures.py."""
 
-from tests.interop.fixtures import loopback, product, proxy, system
+from tests.interop.fixtures import company, loopback, product, proxy, system
 
-__all__ = ["loopback", "product", "proxy", "system"]
+__all__ = ["company", "loopback", "product", "proxy", "system"]

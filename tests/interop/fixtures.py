@@ -39,26 +39,48 @@ def loopback() -> Iterator[System]:
         yield stage
 
 
-@pytest.fixture(scope="module")
-def proxy(request: pytest.FixtureRequest, system: System) -> Iterator[Proxy]:
+class Company:
+    """Running proxies on a stage, one of each kind, started when first asked for and kept for the tests that harm
+    none. A test that breaks its proxy brings its own."""
+
+    def __init__(self, stage: System) -> None:
+        self._stage = stage
+        self._running: dict[type[Proxy], Proxy] = {}
+
+    def member(self, kind: type[Proxy]) -> Proxy:
+        require(kind)
+        found = self._running.get(kind)
+        if found is not None and all(process.poll() is None for process in found.processes.values()):
+            return found
+        if found is not None:
+            # Whoever ended it has failed on its own account; the others go on.
+            found.stop()
+        # Kept before it is started: what a failed start leaves is stopped with the rest.
+        self._running[kind] = proxy = kind(self._stage)
+        proxy.start()
+        return proxy
+
+    def close(self) -> None:
+        for proxy in self._running.values():
+            proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def company(system: System) -> Iterator[Company]:
+    running = Company(system)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest, company: Company) -> Proxy:
     """A running proxy of the kind that the test's ``on(...)`` names."""
-    kind: type[Proxy] = request.param
-    require(kind)
-    running = kind(system)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop()
+    return company.member(request.param)
 
 
-@pytest.fixture(scope="module")
-def product(system: System) -> Iterator[Quicsocks]:
+@pytest.fixture
+def product(company: Company) -> Quicsocks:
     """Ours alone, running."""
-    require(Quicsocks)
-    running = Quicsocks(system)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop()
+    running = company.member(Quicsocks)
+    assert isinstance(running, Quicsocks)
+    return running

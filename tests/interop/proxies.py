@@ -236,7 +236,8 @@ class Quicsocks(Proxy):
         """Run another quicsocks command beside a running one: `status`, `client revoke`, ..."""
         place = self.system.exit if role == "concentrator" else self.system.client
         state = self.concentrator_state if role == "concentrator" else self.client_state
-        argv = [str(BIN / "quicsocks"), *words, "--state", str(state)]
+        folder = [] if words[0] == "status" else ["--state", str(state)]
+        argv = [str(BIN / "quicsocks"), *words, *folder]
         return self.system.spawner.run(place, argv, env={"XDG_RUNTIME_DIR": str(self._runtime(role))})
 
     def status(self, role: str = "client") -> dict[str, object]:

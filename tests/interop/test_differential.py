@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.interop.fixtures import require
+from tests.interop.fixtures import Company, require
 from tests.interop.proxies import Danted, Microsocks, Proxy, Quicsocks
 from tests.interop.scripts import Script, password_scripts, run, scripts
 from tests.interop.system import System
@@ -95,8 +95,10 @@ TABLE = {
         danted="method ff closed",
         why="clients that insist on sending a password work; any is right where none is wanted (Tor does this too)",
     ),
-    "version 6": Row("fin", microsocks="method ff closed", why="it is none of our protocols: no answer to it is right"),
-    "noise": Row("fin", microsocks="method ff closed", why="likewise"),
+    "version 6": Row(
+        "rst", microsocks="method ff closed", danted="closed", why="none of our protocols: no answer to it is right"
+    ),
+    "noise": Row("rst", microsocks="method ff closed", danted="closed", why="likewise"),
     "half a greeting, then FIN": Row("fin", microsocks="method 00 closed", why="microsocks does not count methods"),
     "a greeting, then FIN": Row("method 00 fin"),
     "half a request, then FIN": Row(
@@ -133,23 +135,25 @@ class Server:
 
 
 @pytest.fixture(params=[Microsocks, Danted, Quicsocks], ids=lambda kind: kind.name)
-def server(request: pytest.FixtureRequest, system: System) -> Iterator[Server]:
-    yield from serve(request.param, system)
+def server(request: pytest.FixtureRequest, company: Company) -> Server:
+    kind: type[Proxy] = request.param
+    return Server(company.member(kind), column(kind))
 
 
 @pytest.fixture(params=[Microsocks, Quicsocks], ids=lambda kind: kind.name)
 def guarded_server(request: pytest.FixtureRequest, system: System) -> Iterator[Server]:
-    yield from serve(request.param, system, "user", "secret")
-
-
-def serve(kind: type[Proxy], system: System, user: str = "", password: str = "") -> Iterator[Server]:
+    kind: type[Proxy] = request.param
     require(kind)
-    proxy = kind(system, user, password)
+    proxy = kind(system, "user", "secret")
     try:
         proxy.start()
-        yield Server(proxy, "ours" if kind is Quicsocks else kind.name)
+        yield Server(proxy, column(kind))
     finally:
         proxy.stop()
+
+
+def column(kind: type[Proxy]) -> str:
+    return "ours" if kind is Quicsocks else kind.name
 
 
 def differences(server: Server, found: dict[str, str], table: dict[str, Row]) -> list[str]:

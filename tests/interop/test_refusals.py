@@ -105,7 +105,7 @@ def test_a_client_that_nobody_knows(running: Quicsocks) -> None:
 def test_a_protocol_that_the_concentrator_does_not_speak(running: Quicsocks) -> None:
     link = running.link_file.read_text().strip()
     bare = link.replace(token_of(link) + "@", "").replace("?", "?alpn=qt&", 1)
-    check_refusal(second_client(running, bare), REFUSED, "protocol")
+    check_refusal(second_client(running, bare, "--dns", f"{ORIGIN_V4}:53"), REFUSED, "protocol")
 
 
 def test_a_revoked_client_is_cut_off_within_a_second(running: Quicsocks, system: System) -> None:
