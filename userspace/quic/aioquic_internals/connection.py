@@ -251,6 +251,11 @@ class Connection(SendingConnection):
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         if not self._network_paths:
             return []  # A server that has not understood any packet yet.
+        if self._close_pending and not self._network_paths[0].can_send(SMALLEST_DATAGRAM):
+            # RFC 9000 §8.1 holds for CONNECTION_CLOSE too, which aioquic does not count.
+            self._close_pending = False
+            self._close_begin(is_initiator=True, now=now)
+            return []
         datagrams = super().datagrams_to_send(now)
         # aioquic's own queue of streams is not used.
         self._streams_queue.clear()
