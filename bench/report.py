@@ -278,7 +278,7 @@ def draw(result: Result, path: Path) -> None:
         ("One flow down, MB/s", "down", "mb_per_s", 1, True),
         ("One flow down, CPU s per GB", "down", "cpu_s_per_gb", 1, True),
         ("New connections per second", "connections", "requests_per_s", 1, False),
-        ("Time to first byte, p50 ms", "latency", "p50_ms", 1, False),
+        ("Time to first byte, p50 ms", "latency", "p50_ms", 1, True),
         ("Memory a flow, kB", "memory", "kb_per_flow", 1, False),
         ("One flow on the emulated path, Mbit/s", "path", "mb_per_s", 8, False),
     ]
@@ -303,7 +303,7 @@ def draw(result: Result, path: Path) -> None:
         )
         if logarithmic:
             axis.set_xscale("log")
-        axis.bar_label(drawn, fmt=lambda value: f"{value:.3g}", padding=3, fontsize=9)
+        axis.bar_label(drawn, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", padding=3, fontsize=9)
         axis.margins(x=0.18)
     machine = result["machine"]
     figure.suptitle(f"{machine['cores']} cores of {machine['processor']}, {result['when'][:10]}", fontsize=10)
