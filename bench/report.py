@@ -303,7 +303,9 @@ def draw(result: Result, path: Path) -> None:
         )
         if logarithmic:
             axis.set_xscale("log")
-        axis.bar_label(drawn, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", padding=3, fontsize=9)
+        axis.bar_label(
+            drawn, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", padding=3, fontsize=9
+        )
         axis.margins(x=0.18)
     machine = result["machine"]
     figure.suptitle(f"{machine['cores']} cores of {machine['processor']}, {result['when'][:10]}", fontsize=10)
