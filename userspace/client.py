@@ -171,7 +171,8 @@ class Client:
 
     def _say(self, event: str, line: str) -> None:
         if event == "connected":
-            self._events.info(event, line)
+            # A command's own output comes next: it need not hear that all is well.
+            (self._events.detail if self._settings.command is not None else self._events.info)(event, line)
         else:
             self._events.notice(event, line)
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from ipaddress import ip_network
 
 from .chain.upstream import Upstream, UpstreamDialler
 from .egress.dial import DialConfig, Dialler
-from .egress.own_addresses import OwnAddresses
+from .egress.own_addresses import OwnAddresses, read_own_networks
 from .egress.policy import Policy
 from .egress.resolve import DnsResolver, HostsFile, Resolver, SystemResolver, watch_nat64
 from .egress.rules import Action
 from .egress.rules import Rule as EgressRule
+from .egress.special import IPNetwork
 from .log import Events
+from .output import link_host
 from .settings import ConcentratorSettings, Rule
+from .tunnel.types import FlowFailed
 
 
 def egress_rules(rules: Sequence[Rule]) -> list[EgressRule]:
@@ -25,11 +29,14 @@ def egress_rules(rules: Sequence[Rule]) -> list[EgressRule]:
 class WayOut:
     """Reaches destinations under the policy. ``start`` begins what runs in the background; ``close`` ends it."""
 
-    def __init__(self, dialler: Dialler, resolver: Resolver, upstream: UpstreamDialler | None) -> None:
+    def __init__(
+        self, dialler: Dialler, resolver: Resolver, upstream: UpstreamDialler | None, public: PublicAddresses
+    ) -> None:
         self._dialler = dialler
         self._resolver = resolver
         self._upstream = upstream
-        self._nat64: asyncio.Task[None] | None = None
+        self._public = public
+        self._background: list[asyncio.Task[None]] = []
 
     async def reach(self, host: str, port: int) -> tuple[socket.socket, str, int]:
         """A connected, non-blocking socket and its local address. Raises FlowFailed."""
@@ -43,20 +50,53 @@ class WayOut:
         self._dialler.policy = Policy(egress_rules(rules), old.own_addresses, old.nat64_prefixes)
 
     def start(self) -> None:
-        """Discover NAT64 prefixes (RFC 7050) now and every hour."""
-        self._nat64 = asyncio.create_task(
-            watch_nat64(self._resolver, lambda prefixes: self._dialler.policy.set_nat64_prefixes(prefixes))
-        )
+        """Discover NAT64 prefixes (RFC 7050) and the public name's addresses, now and every hour."""
+        self._background = [
+            asyncio.create_task(
+                watch_nat64(self._resolver, lambda prefixes: self._dialler.policy.set_nat64_prefixes(prefixes))
+            ),
+            asyncio.create_task(self._public.watch(self._resolver)),
+        ]
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._nat64 is not None:
-            self._nat64.cancel()
-            await asyncio.wait([self._nat64])
-            self._nat64 = None
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._background = []
         if self._upstream is not None:
             await self._upstream.close()
         await self._resolver.close()
+
+
+class PublicAddresses:
+    """Addresses that the world knows this host by and that no interface of it has, as behind a 1:1 NAT: they are the
+    host's own all the same. host: a name or an IP literal, None when it is not known."""
+
+    INTERVAL = 3600.0
+    """Seconds between two lookups of a name: as long as for NAT64 prefixes."""
+
+    def __init__(self, host: str | None) -> None:
+        self._name: str | None = None
+        self._networks: tuple[IPNetwork, ...] = ()
+        if host is not None:
+            try:
+                self._networks = (ip_network(host),)
+            except ValueError:
+                self._name = host
+
+    def own_networks(self) -> tuple[IPNetwork, ...]:
+        """The interfaces' networks, and the public addresses known so far."""
+        return (*read_own_networks(), *self._networks)
+
+    async def watch(self, resolver: Resolver) -> None:
+        """Keep a name's addresses known; returns at once when there is no name."""
+        while self._name is not None:
+            try:
+                self._networks = tuple(ip_network(address) for address in await resolver.resolve(self._name))
+            except FlowFailed:
+                pass  # those known stay; a name that does not resolve protects nothing
+            await asyncio.sleep(self.INTERVAL)
 
 
 def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
@@ -67,8 +107,17 @@ def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
         connect_timeout=settings.limits.connect_timeout,
         source_addresses=(settings.source_address,) if settings.source_address else (),
     )
-    dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, OwnAddresses(), events.warn)
+    public = PublicAddresses(_public_host(settings))
+    own = OwnAddresses(public.own_networks)
+    dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, own, events.warn)
     upstream = None
     if settings.upstream is not None:
         upstream = UpstreamDialler(dialler, Upstream.parse(settings.upstream), events.warn)
-    return WayOut(dialler, resolver, upstream)
+    return WayOut(dialler, resolver, upstream, public)
+
+
+def _public_host(settings: ConcentratorSettings) -> str | None:
+    if settings.public_name is None:
+        return None
+    host, _, _ = link_host(settings.public_name, settings.public_port, settings.listen)
+    return host
