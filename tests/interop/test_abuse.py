@@ -14,7 +14,6 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import pull_quic_header
 
 from tests.interop.dialogue import http_connect, receive_all, socks5
-from tests.interop.fixtures import require
 from tests.interop.half_open import client_hello, flood, initial
 from tests.interop.nginx import digest
 from tests.interop.proxies import Quicsocks
@@ -32,7 +31,6 @@ FILES = 96
 
 @pytest.fixture(scope="module")
 def victim(system: System) -> Iterator[Quicsocks]:
-    require(Quicsocks)
     proxy = Quicsocks(system)
     try:
         proxy.start()
@@ -153,7 +151,6 @@ def test_slow_loris(victim: Quicsocks, system: System) -> None:
 
 
 def test_the_connection_limit_answers_properly(system: System) -> None:
-    require(Quicsocks)
     proxy = Quicsocks(system, run_flags=["--limit-connections", "20"])
     proxy.start()
     try:
@@ -180,7 +177,6 @@ def test_the_connection_limit_answers_properly(system: System) -> None:
 @pytest.mark.parametrize("role", ["client", "concentrator"])
 def test_out_of_descriptors(system: System, role: str) -> None:
     """New connections are refused properly, a warning a minute, recovery by itself."""
-    require(Quicsocks)
     proxy = Quicsocks(system)
     proxy.start_concentrator(**({"files": FILES} if role == "concentrator" else {}))
     try:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.fixtures import require
 from tests.interop.nginx import digest
 from tests.interop.proxies import Quicsocks
 from tests.interop.sniffer import UDP, Sniffer
@@ -20,7 +19,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.programs]
 
 @pytest.fixture(scope="module", params=["quicsocks/1", "qt"])
 def either_alpn(request: pytest.FixtureRequest, system: System) -> Iterator[Quicsocks]:
-    require(Quicsocks)
     resolver = ["--dns", f"{ORIGIN_V4}:53"] if request.param == "qt" else []
     running = Quicsocks(system, alpn=request.param, run_flags=resolver)
     try:

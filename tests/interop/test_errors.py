@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 
 from tests.interop.dialogue import HttpReply, http_connect, http_get, socks4, socks5
-from tests.interop.fixtures import require
 from tests.interop.proxies import Quicsocks
 from tests.interop.system import EXIT_V4, NAME, ORIGIN_V4, SILENT_V4, UNREACHABLE_V4, UNROUTED_V4, System
 
@@ -55,7 +54,6 @@ CASES = {
 def strict(system: System) -> Iterator[Quicsocks]:
     """Ours with some rules and a short connect timeout, asking the name server itself: the system's resolver does not
     tell a failure from silence (EAI_AGAIN for both)."""
-    require(Quicsocks)
     flags = ["--dns", f"{ORIGIN_V4}:53"]
     flags += ["--deny", "v6.origin.test", "--deny", "10.71.2.77", "--limit-connect-timeout", str(CONNECT_TIMEOUT)]
     running = Quicsocks(system, concentrator_flags=flags)

@@ -38,7 +38,6 @@ def test_curl(local: Proxy, loopback: System, scheme: str, tls: bool) -> None:
 
 
 def test_without_the_rule_loopback_is_refused(loopback: System) -> None:
-    require(Quicsocks)
     proxy = Quicsocks(loopback, allow=[])
     try:
         proxy.start()

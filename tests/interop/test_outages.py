@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.interop.dialogue import http_connect, receive, socks5, wait_reset
-from tests.interop.fixtures import require
 from tests.interop.processes import Process
 from tests.interop.proxies import Quicsocks
 from tests.interop.system import NAME, ORIGIN_V4, System
@@ -27,7 +26,6 @@ NOTICED = 45.0
 @pytest.fixture
 def fresh(system: System) -> Iterator[Quicsocks]:
     """Ours, for one test that breaks it."""
-    require(Quicsocks)
     running = Quicsocks(system)
     try:
         running.start()

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.interop.dialogue import socks5, wait_reset
-from tests.interop.fixtures import require
 from tests.interop.processes import BIN, Process
 from tests.interop.proxies import Quicsocks
 from tests.interop.system import ORIGIN_V4, System
@@ -27,7 +26,6 @@ REFUSED = 3
 
 @pytest.fixture(scope="module")
 def running(system: System) -> Iterator[Quicsocks]:
-    require(Quicsocks)
     proxy = Quicsocks(system)
     try:
         proxy.start()
@@ -163,7 +161,6 @@ def test_a_listener_off_loopback_without_a_password(running: Quicsocks, system: 
     ["", "nonsense", "https://example.test/", "quicsocks://", "quicsocks://token@host:99999/?pin=sha256-AAAA"],
 )
 def test_a_bad_link(system: System, link: str) -> None:
-    require(Quicsocks)
     state = system.folder("bad")
     process = run_once(system, ["run", "--state", str(state)], state, QUICSOCKS_LINK=link or " ")
     assert process.wait(20) in (1, 2), process.output
@@ -173,7 +170,6 @@ def test_a_bad_link(system: System, link: str) -> None:
 
 
 def test_a_bad_configuration_names_file_line_and_key(system: System) -> None:
-    require(Quicsocks)
     state = system.folder("config")
     config = state / "quicsocks.toml"
     config.write_text('version = 1\n\n[client]\nlisten = ["127.0.0.1:1080"]\nuser_name = "me"\n')

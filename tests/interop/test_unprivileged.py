@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.interop.dialogue import receive_all, socks5
-from tests.interop.fixtures import require
 from tests.interop.nginx import digest
 from tests.interop.processes import NOBODY_UID
 from tests.interop.proxies import Quicsocks
@@ -18,7 +17,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.programs]
 
 @pytest.fixture(scope="module")
 def confined(system: System) -> Iterator[Quicsocks]:
-    require(Quicsocks)
     proxy = Quicsocks(system)
     try:
         proxy.start_concentrator(read_only=[proxy.concentrator_state])

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.interop.fixtures import require
 from tests.interop.proxies import Quicsocks
 from tests.interop.system import System
 from tests.soak.flows import ENDINGS, Driver, Origin
@@ -52,7 +51,6 @@ def test_the_driver_notices_one_wrong_bit() -> None:
 @pytest.mark.soak
 @pytest.mark.programs
 def test_a_minute_of_hundreds_of_flows(loopback: System) -> None:
-    require(Quicsocks)
     proxy = Quicsocks(loopback)
     proxy.start()
     try:

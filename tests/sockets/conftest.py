@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.interop.dialogue import socks5
-from tests.interop.fixtures import loopback, require
+from tests.interop.fixtures import loopback
 from tests.interop.proxies import Quicsocks
 from tests.interop.system import System
 
@@ -66,7 +66,6 @@ class Carrier:
 
 @pytest.fixture(scope="session")
 def product_on_loopback(loopback: System) -> Iterator[Quicsocks]:
-    require(Quicsocks)
     proxy = Quicsocks(loopback)
     try:
         proxy.start()
