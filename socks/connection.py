@@ -60,13 +60,15 @@ Outcome = Tunnel | Ending
 class Statistics:
     """Counts since the start, but for open, which is now.
 
-    refused: connections answered that a limit is reached, or closed for it. failed: requests that could not be read.
+    refused: connections answered that a limit is reached, or closed for it. evicted: connections without a request, or
+    between two, that made room for new ones at a limit. failed: requests that could not be read.
     denied: wrong or missing passwords. socks5, socks4, http: connections of each protocol. flows: opened at the exit.
     """
 
     accepted: int = 0
     open: int = 0
     refused: int = 0
+    evicted: int = 0
     failed: int = 0
     denied: int = 0
     socks5: int = 0
@@ -100,6 +102,14 @@ class Client:
         self.closing = False
         """The listener is closing: no further request is to be taken."""
         self.phase = Phase.NEGOTIATING
+        self.since = asyncio.get_running_loop().time()
+        """When it was accepted, in loop time."""
+        self.key: str | None = None
+        """What its address is counted as."""
+        self.evicted = False
+        """It is being closed to make room."""
+        self.asked = False
+        """Whether it has made a complete request; until then it may have to make room for others."""
         self.started = False
         """Whether ``run`` has begun, and with it the care for the socket."""
         self._flow: Flow | None = None
@@ -125,6 +135,11 @@ class Client:
             self.phase = Phase.IDLE
             await close_gently(self.sock, self.config.linger_timeout)
 
+    @property
+    def is_dispensable(self) -> bool:
+        """Whether nothing is lost if it is closed: it has not asked for anything yet, or has been answered."""
+        return not self.refusing and (self.phase is Phase.IDLE or not self.asked)
+
     def abort(self) -> None:
         """Reset the flow that is open or being opened."""
         self.closing = True
@@ -133,6 +148,7 @@ class Client:
 
     def begin(self, request: Request) -> Flow:
         """Begin to open a flow. Raises FlowError at a limit."""
+        self.asked = True
         if self.refusing:
             raise FlowError(Failure.LIMIT)
         self._flow = self.exit.open(request)

@@ -42,7 +42,8 @@ class Upstream:
         return self._resting is not None and not self._resting.done()
 
     async def read(self) -> bytes:
-        """As ``Flow.read``."""
+        """As ``Flow.read``, letting others run first even when bytes are waiting."""
+        await asyncio.sleep(0)
         resting, self._resting = self._resting, None
         return await (resting if resting is not None else self.flow.read())
 

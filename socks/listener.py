@@ -36,6 +36,10 @@ ACCEPT_BATCH: Final = 64
 ACCEPT_PAUSE: Final = 0.1
 """Seconds without accepting after the machine had no descriptor or memory for it."""
 
+HANDSHAKE_PATIENCE: Final = 2.0
+"""Seconds after which, at a limit, a connection that has asked for nothing is closed to make room. A program that uses
+a proxy asks at once; what sits there silently at a full door is an attack, or as useless as one."""
+
 MAX_REFUSALS: Final = 64
 """Connections over a limit that are being answered at once; those beyond are reset unanswered."""
 
@@ -191,17 +195,24 @@ class Listener:
         self._statistics.accepted += 1
         peer = (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
         key = address_key(peer[0]) if peer is not None else None
-        if self._counted >= self._config.max_connections:
+        total = self._config.max_connections
+        if self._counted >= total and not self._make_room(total, None):
             self._refuse(sock, peer, f"{self._counted} connections are open, the most allowed")
-        elif key is not None and peer is not None and self._per_address[key] >= self._config.per_address(peer[0]):
-            self._refuse(
-                sock, peer, f"{self._per_address[key]} connections of {key} are open, the most allowed for one"
-            )
-        else:
-            self._counted += 1
-            if key is not None:
-                self._per_address[key] += 1
-            self._serve(sock, peer, self._config.handshake_timeout, lambda: self._leave(key))
+            return
+        if peer is not None and key is not None:
+            limit = self._config.per_address(peer[0])
+            if self._per_address[key] >= limit and not self._make_room(limit, key):
+                self._refuse(sock, peer, f"{self._per_address[key]} connections of {key} are open, the most for one")
+                return
+            self._per_address[key] += 1
+        self._counted += 1
+        self._serve(
+            sock,
+            peer,
+            self._config.handshake_timeout,
+            lambda client: None if client.evicted else self._leave(client.key),
+            key=key,
+        )
 
     def _leave(self, key: str | None) -> None:
         self._counted -= 1
@@ -209,6 +220,25 @@ class Listener:
             self._per_address[key] -= 1
             if self._per_address[key] <= 0:
                 del self._per_address[key]
+
+    def _make_room(self, limit: int, key: str | None) -> bool:
+        """Close the oldest connection (of key, if given) that nobody would miss: one that has been silent for a
+        while, or any when such ones take more than half of limit. So thousands of half-open handshakes keep nobody
+        out who asks for something, and never touch an open flow."""
+        now = self._loop.time()
+        found: asyncio.Task[None] | None = None
+        count = 0
+        for task, client in self._clients.items():
+            if client.is_dispensable and not client.evicted and (key is None or client.key == key):
+                found = found or task
+                count += 1
+                if now - self._clients[found].since >= HANDSHAKE_PATIENCE or count > max(1, limit // 2):
+                    self._statistics.evicted += 1
+                    self._clients[found].evicted = True
+                    self._leave(self._clients[found].key)
+                    found.cancel()
+                    return True
+        return False
 
     def _refuse(self, sock: socket.socket, peer: tuple[str, int] | None, why: str) -> None:
         self._statistics.refused += 1
@@ -219,7 +249,7 @@ class Listener:
         self._refusals += 1
         self._serve(sock, peer, REFUSAL_TIMEOUT, self._refused, refusing=True)
 
-    def _refused(self) -> None:
+    def _refused(self, _client: Client) -> None:
         self._refusals -= 1
 
     def _out_of_resources(self, listening: socket.socket, error: OSError) -> None:
@@ -241,7 +271,7 @@ class Listener:
         self._statistics.accepted += 1
         self._statistics.refused += 1
         peer = (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
-        self._serve(sock, peer, SPARE_REFUSAL_TIMEOUT, self._pause_accepting, refusing=True)
+        self._serve(sock, peer, SPARE_REFUSAL_TIMEOUT, lambda _client: self._pause_accepting(), refusing=True)
 
     # Serving.
 
@@ -250,8 +280,9 @@ class Listener:
         sock: socket.socket,
         peer: tuple[str, int] | None,
         seconds: float,
-        on_end: Callable[[], None],
+        on_end: Callable[[Client], None],
         *,
+        key: str | None = None,
         refusing: bool = False,
     ) -> None:
         prepare(sock)
@@ -259,13 +290,14 @@ class Listener:
         if refusing:
             config = replace(config, linger_timeout=min(seconds, config.linger_timeout))
         client = Client(sock, peer, self._exit, config, self._statistics, refusing=refusing)
+        client.key = key
         deadline = self._loop.time() + seconds
         task = self._loop.create_task(client.run(lambda client: self._negotiate(client, deadline), self._watch))
         self._clients[task] = client
 
         def ended(task: asyncio.Task[None]) -> None:
             del self._clients[task]
-            on_end()
+            on_end(client)
             if not client.started:
                 reset(sock)
             error = None if task.cancelled() else task.exception()

@@ -50,7 +50,11 @@ async def wait_writable(sock: socket.socket) -> None:
 
 
 async def receive(sock: socket.socket, size: int = READ_SIZE) -> bytes:
-    """Some bytes, b"" after the peer's FIN. Raises OSError."""
+    """Some bytes, b"" after the peer's FIN. Raises OSError.
+
+    Lets others run first, even when bytes are waiting: two fast peers must not keep the loop to themselves.
+    """
+    await asyncio.sleep(0)
     while True:
         try:
             return sock.recv(size)

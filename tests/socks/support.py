@@ -128,9 +128,10 @@ class Application:
 
     async def expect(self, expected: bytes) -> None:
         """The next bytes are exactly expected."""
-        while len(self._received) < len(expected) and (data := await receive(self.sock)):
-            self._received += data
-        got, self._received = self._received[: len(expected)], self._received[len(expected) :]
+        received = bytearray(self._received)
+        while len(received) < len(expected) and (data := await receive(self.sock)):
+            received += data
+        got, self._received = bytes(received[: len(expected)]), bytes(received[len(expected) :])
         assert got == expected
 
     async def read_until(self, end: bytes) -> bytes:
@@ -158,10 +159,11 @@ class Application:
 
     async def read_all(self) -> bytes:
         """Everything until EOF."""
+        received = bytearray(self._received)
         while data := await receive(self.sock):
-            self._received += data
-        got, self._received = self._received, b""
-        return got
+            received += data
+        self._received = b""
+        return bytes(received)
 
     async def expect_eof(self) -> None:
         assert await self.read_all() == b""

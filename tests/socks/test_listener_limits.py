@@ -504,3 +504,37 @@ def test_loopback_exit_never_leaves_loopback() -> None:
         await exit.close()
 
     run(main())
+
+
+def test_half_open_handshakes_do_not_keep_real_users_out(on_loop: Run) -> None:
+    async def main() -> None:
+        async with door(max_connections=20) as d:
+            old = await tunnel(d)
+            for _ in range(100):
+                await d.connect(SOCKS5_GREETING)
+            real = [await tunnel(d) for _ in range(5)]
+            statistics = d.listener.statistics()
+            assert statistics.evicted >= 80
+            assert statistics.open <= 25
+            for flow, application in zip(d.memory.flows, [old, *real], strict=True):
+                flow.feed(b"lives")
+                await application.expect(b"lives")
+
+    on_loop(main())
+
+
+def test_a_silent_connection_makes_room_after_a_while(on_loop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with door(max_connections=2) as d:
+            await tunnel(d)
+            silent = await d.connect(b"\x05")
+            while d.listener.statistics().open < 2:
+                await asyncio.sleep(0)
+            refused = await d.connect(SOCKS5_GREETING + SOCKS5_CONNECT)
+            assert await refused.read_all() == b"\x05\x00\x05\x01\x00\x01" + bytes(6)
+            monkeypatch.setattr("quicsocks.socks.listener.HANDSHAKE_PATIENCE", 0.0)
+            await tunnel(d)
+            await silent.expect_reset()
+            assert d.listener.statistics().evicted == 1
+
+    on_loop(main())
