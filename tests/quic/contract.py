@@ -394,6 +394,22 @@ class SessionContract:
         joined.settle()
         assert len(far.data) == 8193
 
+    def test_windows_do_not_grow_with_use(self) -> None:
+        joined = self.join(SMALL)
+        pairs = [joined.pair() for _ in range(6)]
+        for _ in range(10):
+            for near, far in pairs:
+                near.stream.write(bytes(5000))
+                joined.settle()
+                assert len(far.data) % 5000 == 0
+        for near, far in pairs:
+            far.consume = False
+            far.data.clear()
+            near.stream.write(bytes(50_000))
+        joined.settle()
+        assert max(len(far.data) for _, far in pairs) <= 4096
+        assert sum(len(far.data) for _, far in pairs) <= 16384
+
     def test_a_writer_that_does_not_stop_is_refused(self) -> None:
         joined = self.join(SMALL)
         near, _ = joined.pair(consume=False)

@@ -14,6 +14,7 @@ from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
+    MAX_STREAM_DATA_FRAME_CAPACITY,
     QuicConnection,
     QuicNetworkPath,
     QuicReceiveContext,
@@ -233,6 +234,18 @@ class SendingConnection(QuicConnection):
             )
             buf.push_uint_var(limit.value)
             limit.sent = limit.value
+
+    def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
+        # aioquic's own would double the limit here, whether or not anyone has consumed anything.
+        buf = builder.start_frame(
+            QuicFrameType.MAX_STREAM_DATA,
+            capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
+            handler=self._on_max_stream_data_delivery,
+            handler_args=(stream,),
+        )
+        buf.push_uint_var(stream_id_of(stream))
+        buf.push_uint_var(stream.max_stream_data_local)
+        stream.max_stream_data_local_sent = stream.max_stream_data_local
 
     def _write_datagrams(self, builder: QuicPacketBuilder) -> None:
         while self._datagrams_pending:
