@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -292,9 +293,13 @@ async def started(**options: Any) -> Listener:
 def test_several_listeners_at_once(tmp_path: Path, on_loop: Run) -> None:
     async def main() -> None:
         path = str(tmp_path / "proxy.sock")
-        async with door(addresses=(("127.0.0.1", 0), ("::1", 0)), unix_paths=(path,)) as d:
-            assert len(d.listener.addresses) == 3
-            assert d.listener.addresses[2] == path
+        addresses = [("127.0.0.1", 0), ("127.0.0.2", 0)]
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            addresses.append(("::1", 0))
+        async with door(addresses=tuple(addresses), unix_paths=(path,)) as d:
+            assert len(d.listener.addresses) == len(addresses) + 1
+            assert d.listener.addresses[-1] == path
             for address in d.listener.addresses:
                 application = await Application.connect(address, OPENINGS["socks5"][0])
                 flow = await d.next_flow()
@@ -371,7 +376,7 @@ def test_what_cannot_be_listened_on_is_said_in_one_line_and_leaves_nothing(tmp_p
                     "choose another with --listen, or stop the program that holds it",
                 ),
                 ({"addresses": (("127.0.0.1", 0), ("127.0.0.1", port))}, "address already in use"),
-                ({"addresses": (("no.such.host.invalid", 0),)}, "the host is unknown here"),
+                ({"addresses": (("no..such.host", 0),)}, "the host is unknown here"),
                 ({"addresses": (("", 0),)}, "no host"),
                 ({"addresses": (("192.0.2.1", 0),), "allow_open": True}, "not an address of this machine"),
                 ({"unix_paths": (str(tmp_path / "no" / "such"),)}, "the directory does not exist"),
