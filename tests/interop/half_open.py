@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aioquic._buffer import Buffer
+from aioquic.buffer import encode_uint_var
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoPair
@@ -46,14 +48,15 @@ def client_hello(server_name: str, alpn: str) -> Hello:
     return Hello(bytes(payload).rstrip(b"\0"), bytes(header.source_cid))
 
 
-def initial(hello: Hello) -> bytes:
-    """A datagram with hello under a fresh random destination connection ID (RFC 9000 §17.2.2)."""
-    destination = os.urandom(8)
+def initial(hello: Hello, destination: bytes = b"", token: bytes = b"") -> bytes:
+    """A datagram with hello (RFC 9000 §17.2.2), under a fresh random destination connection ID unless one is given."""
+    destination = destination or os.urandom(8)
     pair = CryptoPair()
     pair.setup_initial(destination, is_client=True, version=QuicProtocolVersion.VERSION_1)
     first = encode_long_header_first_byte(QuicProtocolVersion.VERSION_1, QuicPacketType.INITIAL, 1)
     prefix = bytes([first]) + QuicProtocolVersion.VERSION_1.to_bytes(4, "big")
-    prefix += bytes([8]) + destination + bytes([len(hello.source)]) + hello.source + b"\0"
+    prefix += bytes([len(destination)]) + destination + bytes([len(hello.source)]) + hello.source
+    prefix += encode_uint_var(len(token)) + token
     # The length field takes two bytes: it counts the packet number (2), the payload and the tag.
     length = INITIAL_SIZE - len(prefix) - 2
     header = prefix + (0x4000 | length).to_bytes(2, "big") + b"\0\0"
@@ -61,18 +64,42 @@ def initial(hello: Hello) -> bytes:
     return bytes(pair.encrypt_packet(header, payload, 0))
 
 
-def flood(place: Place, sources: Sequence[str], target: tuple[str, int], count: int, hello: Hello) -> Iterator[int]:
-    """Send count handshakes' beginnings, round-robin over source addresses; yields how many so far, every hundred."""
+def flood(
+    place: Place,
+    sources: Sequence[str],
+    target: tuple[str, int],
+    count: int,
+    hello: Hello,
+    *,
+    validated: bool = False,
+) -> Iterator[int]:
+    """Send count handshakes' beginnings, round-robin over source addresses; yields how many so far, every hundred.
+
+    validated: answer each Retry, as one who really has the source address can, and stop only after that."""
     sockets = []
     try:
         for source in sources:
             sock = place.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
             sockets.append(sock)
             sock.bind((source, 0))
+            sock.setblocking(False)
         for number in range(count):
-            sockets[number % len(sockets)].sendto(initial(hello), target)
+            sock = sockets[number % len(sockets)]
+            if validated:
+                _answer_retries(sock, target, hello)
+            sock.sendto(initial(hello), target)
             if number % 100 == 99:
                 yield number + 1
     finally:
         for sock in sockets:
             sock.close()
+
+
+def _answer_retries(sock: socket.socket, target: tuple[str, int], hello: Hello) -> None:
+    """RFC 9000 §17.2.5.2: the same again, to the connection ID and with the token that the server has chosen."""
+    with suppress(BlockingIOError):
+        while True:
+            datagram = sock.recv(2048)
+            header = pull_quic_header(Buffer(data=datagram), host_cid_length=8)
+            if header.packet_type is QuicPacketType.RETRY:
+                sock.sendto(initial(hello, header.source_cid, header.token), target)
