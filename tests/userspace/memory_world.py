@@ -1,13 +1,15 @@
-"""Client and concentrator joined in memory: everything but the transport is the real thing, with kernel sockets at
-both ends of the flows."""
+"""Client and concentrator in one process: everything but the transport is the real thing, with kernel sockets at both
+ends of the flows. The transport is memory, which tests can sever at will, or the real engine over loopback."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 from quicsocks.socks.types import Request
 from quicsocks.userspace.client_flow import ClientFlow
@@ -22,6 +24,7 @@ from quicsocks.userspace.quic.memory import MemoryLink
 from quicsocks.userspace.quic.types import (
     Address,
     DialConfig,
+    Endpoint,
     Limits,
     ListenConfig,
     Session,
@@ -98,8 +101,32 @@ class _Nobody:
     def session_ended(self, ended: Ended) -> None: ...
 
 
+class WindowedEndpoint:
+    """A real endpoint whose sessions have other limits than the program would choose."""
+
+    def __init__(self, endpoint: Endpoint, limits: Limits | None) -> None:
+        self._endpoint = endpoint
+        self._limits = limits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._endpoint, name)
+
+    def dial(self, remote: Address, config: DialConfig, handler: SessionHandler) -> Session:
+        if self._limits is not None:
+            config = dataclasses.replace(config, limits=self._limits)
+        return self._endpoint.dial(remote, config, handler)
+
+    def listen(self, config: ListenConfig, accept: Callable[[Session], SessionHandler]) -> None:
+        if self._limits is not None:
+            config = dataclasses.replace(config, limits=self._limits)
+        self._endpoint.listen(config, accept)
+
+
 class World:
-    """A concentrator that may dial loopback, and a client of it. ``start`` connects them."""
+    """A concentrator that may dial loopback, and a client of it. ``start`` connects them.
+
+    engines: the client's and the concentrator's endpoint; without them both are one in memory.
+    """
 
     def __init__(
         self,
@@ -110,6 +137,7 @@ class World:
         once: bool = False,
         wait_for_tunnel: float = 10.0,
         limits: Limits | None = None,
+        engines: tuple[Endpoint, Endpoint] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         server_state, client_state = StateFolder(folder / "server"), StateFolder(folder / "client")
@@ -121,14 +149,19 @@ class World:
         self.registry = Registry(server_state)
         token = self.registry.add("home", 0.0, lifetime=1e12)
         credentials = server_credentials(server_state)
-        self.link = Link("127.0.0.1", 4433, b"" if alpn else token, (credentials.pin,), "home", alpn)
         self.endpoint = MemoryEndpoint(alpn or ALPN_QUICSOCKS, limits)
+        near: Endpoint = self.endpoint
+        far: Endpoint = self.endpoint
+        if engines is not None:
+            near, far = (cast(Endpoint, WindowedEndpoint(engine, limits)) for engine in engines)
+        port = far.local_addresses[0][1]
+        self.link = Link("127.0.0.1", port, b"" if alpn else token, (credentials.pin,), "home", alpn)
         self.concentrator = Concentrator(
             self.settings,
             registry=self.registry,
             credentials=credentials,
             secret=RotatingSecret(bytes(32)),
-            endpoint=self.endpoint,
+            endpoint=far,
             way_out=build_way_out(self.settings, self.events),
             events=self.events,
         )
@@ -143,10 +176,11 @@ class World:
                 wait_for_tunnel,
                 once,
             ),
-            self.endpoint,
+            near,
             resolve=self._resolve,
             notify=lambda event, line: self.notes.append((event, line)),
         )
+        self._near = near
         self.running: asyncio.Task[int] | None = None
 
     async def _resolve(self, host: str, port: int) -> list[Address]:
@@ -168,6 +202,7 @@ class World:
         self.flows.close()
         await self.uplink.close()
         await self.concentrator.drain()
+        await self._near.close()
 
 
 class Origin:

@@ -14,15 +14,22 @@ import pytest
 
 from quicsocks.socks.types import Failure, FlowError
 from quicsocks.userspace.quic.errors import End, Ended
+from quicsocks.userspace.quic.factory import open_endpoint
 from quicsocks.userspace.quic.types import Limits
 from quicsocks.userspace.settings import Rule
 from quicsocks.userspace.tunnel.types import ALPN_QT
 from tests.tcp import close_with_reset, run, tcp_pair, wait_until
 from tests.userspace.memory_world import Origin, World
 
+ENGINES = pytest.mark.parametrize("engine", ["memory", "aioquic"])
+
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, **options: Any) -> AsyncIterator[tuple[World, Origin]]:
+async def world(folder: Path, *, engine: str = "memory", **options: Any) -> AsyncIterator[tuple[World, Origin]]:
+    if engine != "memory":
+        near = await open_endpoint((("127.0.0.1", 0),), engine=engine)
+        far = await open_endpoint((("127.0.0.1", 0),), engine=engine)
+        options["engines"] = (near, far)
     made, origin = World(folder, **options), Origin()
     made.start()
     try:
@@ -63,7 +70,8 @@ async def read_all(sock: socket.socket) -> bytes:
     return bytes(data)
 
 
-def test_bytes_and_half_closes_pass_in_both_directions(tmp_path: Path) -> None:
+@ENGINES
+def test_bytes_and_half_closes_pass_in_both_directions(tmp_path: Path, engine: str) -> None:
     async def script(made: World, origin: Origin) -> None:
         loop = asyncio.get_running_loop()
         app, far, relay = await joined(made, origin)
@@ -79,12 +87,13 @@ def test_bytes_and_half_closes_pass_in_both_directions(tmp_path: Path) -> None:
         assert made.flows.bytes_sent == made.concentrator.flows.bytes_received == len(b"request")
         app.close()
 
-    in_world(tmp_path, script)
+    in_world(tmp_path, script, engine=engine)
 
 
+@ENGINES
 @pytest.mark.parametrize("at_destination", [False, True])
 @pytest.mark.parametrize("half_closed", [False, True])
-def test_a_reset_passes_to_the_other_end(tmp_path: Path, at_destination: bool, half_closed: bool) -> None:
+def test_a_reset_passes_to_the_other_end(tmp_path: Path, engine: str, at_destination: bool, half_closed: bool) -> None:
     async def script(made: World, origin: Origin) -> None:
         app, far, relay = await joined(made, origin)
         dying, other = (far, app) if at_destination else (app, far)
@@ -97,10 +106,11 @@ def test_a_reset_passes_to_the_other_end(tmp_path: Path, at_destination: bool, h
         await made.concentrator.flows.wait_empty()
         app.close()
 
-    in_world(tmp_path, script)
+    in_world(tmp_path, script, engine=engine)
 
 
-def test_a_reset_while_the_reader_is_stalled_passes(tmp_path: Path) -> None:
+@ENGINES
+def test_a_reset_while_the_reader_is_stalled_passes(tmp_path: Path, engine: str) -> None:
     async def script(made: World, origin: Origin) -> None:
         loop = asyncio.get_running_loop()
         app, far, relay = await joined(made, origin)
@@ -116,10 +126,11 @@ def test_a_reset_while_the_reader_is_stalled_passes(tmp_path: Path) -> None:
         await relay
         await made.concentrator.flows.wait_empty()
 
-    in_world(tmp_path, script)
+    in_world(tmp_path, script, engine=engine)
 
 
-def test_a_stalled_flow_costs_a_window_and_others_run_on(tmp_path: Path) -> None:
+@ENGINES
+def test_a_stalled_flow_costs_a_window_and_others_run_on(tmp_path: Path, engine: str) -> None:
     limits = Limits(stream_window=256 << 10, session_window=1 << 20)
 
     async def script(made: World, origin: Origin) -> None:
@@ -150,10 +161,11 @@ def test_a_stalled_flow_costs_a_window_and_others_run_on(tmp_path: Path) -> None
         app.close()
         await relay
 
-    in_world(tmp_path, script, limits=limits)
+    in_world(tmp_path, script, engine=engine, limits=limits)
 
 
-def test_the_far_ends_failures_come_back_as_they_are(tmp_path: Path) -> None:
+@ENGINES
+def test_the_far_ends_failures_come_back_as_they_are(tmp_path: Path, engine: str) -> None:
     async def script(made: World, origin: Origin) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             closed_port = probe.getsockname()[1]
@@ -169,7 +181,7 @@ def test_the_far_ends_failures_come_back_as_they_are(tmp_path: Path) -> None:
             assert caught.value.failure is failure, host
 
     rules = (Rule("deny", "blocked.example"), Rule("allow", "127.0.0.0/8"))
-    in_world(tmp_path, script, rules=rules)
+    in_world(tmp_path, script, engine=engine, rules=rules)
 
 
 def test_a_request_waits_for_the_tunnel_and_then_fails_in_time(tmp_path: Path) -> None:
@@ -279,7 +291,8 @@ def test_once_gives_up_with_1(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_revoked_client_is_gone_within_a_second_and_stays_out(tmp_path: Path) -> None:
+@ENGINES
+def test_a_revoked_client_is_gone_within_a_second_and_stays_out(tmp_path: Path, engine: str) -> None:
     async def script(made: World, origin: Origin) -> None:
         app, _far, relay = await joined(made, origin)
         made.registry.revoke("home", 1.0)
@@ -296,10 +309,11 @@ def test_a_revoked_client_is_gone_within_a_second_and_stays_out(tmp_path: Path) 
         assert "revoked" in made.notes[-1][1]
         app.close()
 
-    in_world(tmp_path, script)
+    in_world(tmp_path, script, engine=engine)
 
 
-def test_drain_says_goodbye_and_lets_flows_end(tmp_path: Path) -> None:
+@ENGINES
+def test_drain_says_goodbye_and_lets_flows_end(tmp_path: Path, engine: str) -> None:
     async def script(made: World, origin: Origin) -> None:
         loop = asyncio.get_running_loop()
         app, far, relay = await joined(made, origin)
@@ -315,10 +329,11 @@ def test_drain_says_goodbye_and_lets_flows_end(tmp_path: Path) -> None:
         await draining
         app.close()
 
-    in_world(tmp_path, script)
+    in_world(tmp_path, script, engine=engine)
 
 
-def test_bare_qt_takes_addresses_and_refuses_names_without_a_resolver(tmp_path: Path) -> None:
+@ENGINES
+def test_bare_qt_takes_addresses_and_refuses_names_without_a_resolver(tmp_path: Path, engine: str) -> None:
     async def script(made: World, origin: Origin) -> None:
         # The draft forbids loopback destinations whatever the rules say.
         with pytest.raises(FlowError) as caught:
@@ -329,4 +344,4 @@ def test_bare_qt_takes_addresses_and_refuses_names_without_a_resolver(tmp_path: 
         assert caught.value.failure is Failure.NAME_NOT_FOUND
         assert "resolver" in caught.value.detail
 
-    in_world(tmp_path, script, alpn=ALPN_QT)
+    in_world(tmp_path, script, engine=engine, alpn=ALPN_QT)
