@@ -188,6 +188,10 @@ class ConcentratorProgram:
         """Leave the request unanswered, with a handler."""
         self.attach(flow)
 
+    def keep(self, flow: IncomingFlow) -> None:
+        """Leave the request unanswered, with a handler that returns no credit."""
+        self.attach(flow, consume=False)
+
     def leave(self, flow: IncomingFlow) -> None:
         """Leave the request unanswered, without a handler."""
 

@@ -639,3 +639,18 @@ def test_destination_survives_the_way(alpn: str) -> None:
     for destination in (WEB, Destination("2001:db8::1", 1), Destination("10.0.0.1", 65535)):
         pair.open(destination)
         assert pair.program.requests[-1].destination == destination
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_data_that_a_refusing_program_kept_is_credited(finished: bool) -> None:
+    pair = Pair(transport=SMALL)
+    pair.program.on_request = pair.program.keep
+    client = pair.open(early=bytes(5_000))
+    if finished:
+        flow_of(client).finish()
+    pair.link.run()
+    assert pair.program.recorders[0].unconsumed == 5_000
+    pair.program.requests[0].refuse(Cause.DENIED)
+    pair.link.run()
+    assert failure_of(client).cause is Cause.DENIED
+    assert pair.link.client._send_limit - pair.link.client._sent == SMALL.session_window

@@ -136,9 +136,9 @@ class ConcentratorFlow(Flow):
 
     def send_completed(self) -> None:
         if self.stage is Stage.REFUSED:
-            # Not earlier: a STOP_SENDING that overtook the Error TLV would be taken for a TCP RST.
-            if not self._received_eof:
-                self._stream.stop_sending(TCP_CONNECTION_RESET)
+            # Not earlier: a STOP_SENDING that overtook the Error TLV would be taken for a TCP RST. When the client has
+            # ended its direction nothing is sent, but data that the program was given and kept is credited.
+            self._stream.stop_sending(TCP_CONNECTION_RESET)
             self._become_over()
         else:
             super().send_completed()
