@@ -14,6 +14,9 @@ from quicsocks.userspace.quic.memory import MemoryLink
 from quicsocks.userspace.quic.types import Limits, Stream
 from quicsocks.userspace.tunnel.client import ClientTunnel
 from quicsocks.userspace.tunnel.concentrator import DEFAULT_LIMITS, ConcentratorTunnel
+from quicsocks.userspace.tunnel.control import AuthOK, Hello, encode_message
+from quicsocks.userspace.tunnel.preamble import answer_accepted, request
+from quicsocks.userspace.tunnel.tlv import Wire
 from quicsocks.userspace.tunnel.types import (
     AuthRefused,
     BoundAddress,
@@ -358,3 +361,30 @@ class Pair:
 def flow_of(recorder: FlowRecorder) -> TunnelFlow:
     assert recorder.flow is not None
     return recorder.flow
+
+
+REQUEST = request(WEB, Wire.QUICSOCKS)
+ACCEPTED = answer_accepted(BoundAddress(), Wire.QUICSOCKS)
+
+
+def client_alone() -> tuple[Pair, FlowRecorder, RawStream]:
+    """A client's flow and the concentrator's end of its stream."""
+    pair = Pair(raw_concentrator=True)
+    pair.raw.streams[0].stream.write(encode_message(Hello(1)) + encode_message(AuthOK("x", TunnelLimits())))
+    recorder = pair.open()
+    return pair, recorder, pair.raw.streams[4]
+
+
+def concentrator_alone(*, alpn: str = "qt", octets: bytes = REQUEST) -> tuple[Pair, RawStream]:
+    """The client's end of a flow's stream, and what the program at the other end made of it."""
+    pair = Pair(alpn=alpn, raw_client=True)
+    stream = pair.raw_stream()
+    stream.stream.write(octets)
+    pair.link.run()
+    return pair, stream
+
+
+def failure_of(recorder: FlowRecorder) -> FlowFailed:
+    assert recorder.ended == 1
+    assert recorder.error is not None
+    return recorder.error

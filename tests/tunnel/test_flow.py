@@ -1,5 +1,5 @@
-"""Flows: opening, data, half-closes, refusals, backpressure, and the draft's mapping table with each end alone against a
-raw stream. ``TABLE`` in test_flow_machine.py has what both ends together must keep."""
+"""Flows: opening, data, refusals, broken requests and answers, the session's end, backpressure. The draft's mapping table
+is in test_flow_mapping.py; test_flow_machine.py has what both ends together must keep."""
 
 from __future__ import annotations
 
@@ -7,38 +7,23 @@ import pytest
 
 from quicsocks.userspace.quic.errors import End, Ended, LocalError
 from quicsocks.userspace.quic.types import Limits
-from quicsocks.userspace.tunnel.control import AuthOK, Hello, encode_message
-from quicsocks.userspace.tunnel.preamble import answer_accepted, answer_error, request
+from quicsocks.userspace.tunnel.preamble import answer_accepted, answer_error
 from quicsocks.userspace.tunnel.tlv import MAX_PREAMBLE, Wire, encode_error, encode_tlv
-from quicsocks.userspace.tunnel.types import BoundAddress, Cause, Destination, FlowFailed, IncomingFlow, TunnelLimits
-from tests.tunnel.support import BOUND, NAMED, WEB, FlowRecorder, Pair, RawStream, flow_of
-
-REQUEST = request(WEB, Wire.QUICSOCKS)
-ACCEPTED = answer_accepted(BoundAddress(), Wire.QUICSOCKS)
-
-
-def client_alone() -> tuple[Pair, FlowRecorder, RawStream]:
-    """A client's flow and the concentrator's end of its stream."""
-    pair = Pair(raw_concentrator=True)
-    pair.raw.streams[0].stream.write(encode_message(Hello(1)) + encode_message(AuthOK("x", TunnelLimits())))
-    recorder = pair.open()
-    return pair, recorder, pair.raw.streams[4]
-
-
-def concentrator_alone(*, alpn: str = "qt", octets: bytes = REQUEST) -> tuple[Pair, RawStream]:
-    """The client's end of a flow's stream, and what the program at the other end made of it."""
-    pair = Pair(alpn=alpn, raw_client=True)
-    stream = pair.raw_stream()
-    stream.stream.write(octets)
-    pair.link.run()
-    return pair, stream
-
-
-def failure_of(recorder: FlowRecorder) -> FlowFailed:
-    assert recorder.ended == 1
-    assert recorder.error is not None
-    return recorder.error
-
+from quicsocks.userspace.tunnel.types import BoundAddress, Cause, Destination, IncomingFlow
+from tests.tunnel.support import (
+    ACCEPTED,
+    BOUND,
+    NAMED,
+    REQUEST,
+    WEB,
+    FlowRecorder,
+    Pair,
+    RawStream,
+    client_alone,
+    concentrator_alone,
+    failure_of,
+    flow_of,
+)
 
 # Opening.
 
@@ -379,160 +364,6 @@ def test_data_behind_a_refusal_is_stopped() -> None:
     pair.link.run()
     assert stream.stop_code == 0
     assert recorder.calls == ["ended"]
-
-
-# The mapping table, each end alone. "Program" is who holds the TCP connection.
-
-
-def both_ends() -> list[str]:
-    return ["client", "concentrator"]
-
-
-def opened(end: str) -> tuple[Pair, FlowRecorder, RawStream]:
-    """An open flow at one end, and the raw stream of the other."""
-    if end == "client":
-        pair, recorder, stream = client_alone()
-        stream.stream.write(ACCEPTED)
-        pair.link.run()
-        assert recorder.calls == ["connected"]
-    else:
-        pair, stream = concentrator_alone()
-        (recorder,) = pair.program.recorders
-    stream.data.clear()
-    return pair, recorder, stream
-
-
-@pytest.mark.parametrize("end", both_ends())
-def test_tcp_data_and_fin_become_stream_data_and_fin(end: str) -> None:
-    pair, recorder, stream = opened(end)
-    flow_of(recorder).write(b"data")
-    flow_of(recorder).finish()
-    pair.link.run()
-    assert (bytes(stream.data), stream.eof, stream.stop_code, stream.reset_code) == (b"data", True, None, None)
-    assert recorder.ended == 0
-
-
-@pytest.mark.parametrize("end", both_ends())
-def test_stream_data_and_fin_become_tcp_data_and_fin(end: str) -> None:
-    pair, recorder, stream = opened(end)
-    stream.stream.write(b"data")
-    stream.stream.finish()
-    pair.link.run()
-    assert (bytes(recorder.data), recorder.eof, recorder.ended) == (b"data", True, 0)
-    flow_of(recorder).write(b"the other half lives")
-    pair.link.run()
-    assert stream.data == b"the other half lives"
-
-
-@pytest.mark.parametrize("end", both_ends())
-@pytest.mark.parametrize("finished", [False, True])
-def test_tcp_rst_becomes_stop_sending_and_reset_stream(end: str, finished: bool) -> None:
-    pair, recorder, stream = opened(end)
-    if finished:
-        # Half-closed, then reset: the FIN is on its way but not acknowledged.
-        flow_of(recorder).finish()
-    flow_of(recorder).reset()
-    pair.link.run()
-    assert (stream.stop_code, stream.reset_code) == (0, 0)
-    assert recorder.ended == 0
-
-
-@pytest.mark.parametrize("end", both_ends())
-def test_tcp_rst_after_the_peers_fin(end: str) -> None:
-    pair, recorder, stream = opened(end)
-    stream.stream.finish()
-    pair.link.run()
-    flow_of(recorder).reset()
-    pair.link.run()
-    assert (stream.stop_code, stream.reset_code) == (None, 0)
-
-
-@pytest.mark.parametrize("end", both_ends())
-@pytest.mark.parametrize("orders", [["reset"], ["stop"], ["reset", "stop"], ["stop", "reset"]])
-@pytest.mark.parametrize("finished", [False, True])
-@pytest.mark.parametrize("code", [0, 1, 0x10C])
-def test_stop_sending_or_reset_stream_becomes_tcp_rst(end: str, orders: list[str], finished: bool, code: int) -> None:
-    pair, recorder, stream = opened(end)
-    if finished:
-        stream.stream.write(b"data, then FIN, then the reset")
-        stream.stream.finish()
-        pair.link.step()
-    for order in orders:
-        if order == "reset":
-            stream.stream.reset(code)
-        else:
-            stream.stream.stop_sending(code)
-    pair.link.run()
-    if finished and orders == ["reset"]:
-        # The FIN was there first: the reset is of no effect any more (RFC 9000 §3.1).
-        assert (recorder.eof, recorder.ended) == (True, 0)
-        return
-    assert failure_of(recorder).cause is Cause.RESET
-    assert recorder.calls[-1] == "ended"
-
-
-@pytest.mark.parametrize("end", both_ends())
-def test_a_reset_one_way_is_answered_the_other_way(end: str) -> None:
-    pair, recorder, stream = opened(end)
-    stream.stream.reset(0)
-    pair.link.run()
-    assert (stream.reset_code, stream.stop_code) == (0, None)
-    pair, recorder, stream = opened(end)
-    stream.stream.stop_sending(0)
-    pair.link.run()
-    assert stream.stop_code == 0
-    assert recorder.ended == 1
-
-
-@pytest.mark.parametrize("end", both_ends())
-def test_half_closed_then_reset(end: str) -> None:
-    pair, recorder, stream = opened(end)
-    stream.stream.finish()
-    pair.link.run()
-    assert recorder.eof
-    stream.stream.stop_sending(0)
-    pair.link.run()
-    assert failure_of(recorder).cause is Cause.RESET
-
-
-@pytest.mark.parametrize("end", both_ends())
-def test_reset_while_reading_is_paused(end: str) -> None:
-    pair, recorder, stream = opened(end)
-    recorder.consume = False
-    stream.stream.write(bytes(3 << 20))
-    pair.link.run()
-    assert recorder.unconsumed == pair.link.client.limits.stream_window
-    stream.stream.reset(0)
-    pair.link.run()
-    assert failure_of(recorder).cause is Cause.RESET
-
-
-def test_reset_before_the_answer() -> None:
-    pair, recorder, stream = client_alone()
-    stream.stream.reset(0)
-    pair.link.run()
-    failure = failure_of(recorder)
-    assert failure.cause is Cause.RESET
-    assert "before" in failure.detail
-
-
-def test_reset_while_dialling() -> None:
-    pair = Pair()
-    pair.program.on_request = pair.program.wait
-    recorder = pair.open()
-    flow_of(recorder).reset()
-    pair.link.run()
-    (server,) = pair.program.recorders
-    assert failure_of(server).cause is Cause.RESET
-    assert recorder.ended == 0
-    assert pair.concentrator.pending_flows == 0
-
-
-def test_program_resets_instead_of_answering() -> None:
-    pair = Pair()
-    pair.program.on_request = lambda flow: flow.reset()
-    assert failure_of(pair.open()).cause is Cause.RESET
-    assert pair.concentrator.open_flows == 0
 
 
 # The session's end.
