@@ -28,6 +28,8 @@ BLOCK = random.Random("soak").randbytes(8 << 20)
 LARGEST = 1 << 20
 ENDINGS = ("orderly", "origin-first", "client-reset", "origin-reset")
 WEIGHTS = (60, 20, 10, 10)
+STARTED = b"+"
+"""What the origin says when it has read the plan."""
 FLOW_TIMEOUT = 45.0
 """A flow that takes longer hangs: hundreds share some megabytes a second, and the largest is one megabyte."""
 
@@ -110,6 +112,8 @@ class Origin:
                 return
             plan = Plan(**json.loads(line))
             try:
+                # A reset may overtake and destroy what was sent before it: the client does nothing until this comes.
+                await loop.sock_sendall(sock, STARTED)
                 said = await self._play(sock, plan)
             except OSError as error:
                 expected = plan.ending == "client-reset" and isinstance(error, (ConnectionResetError, BrokenPipeError))
@@ -196,7 +200,14 @@ class Driver:
             sock.setblocking(False)
             await self._connect(sock)
             await loop.sock_sendall(sock, json.dumps(asdict(plan)).encode() + b"\n")
-            problem = await self._end(sock, plan)
+            try:
+                if await loop.sock_recv(sock, 1) != STARTED:
+                    return "the flow ended before it began"
+                problem = await self._end(sock, plan)
+            except ConnectionResetError:
+                if plan.ending != "origin-reset":
+                    raise
+                problem = ""
         return problem or await verdict
 
     async def _end(self, sock: socket.socket, plan: Plan) -> str:
@@ -206,10 +217,7 @@ class Driver:
             reset(sock)
             return ""
         if plan.ending == "origin-reset":
-            try:
-                got = await read_to_end(sock)
-            except ConnectionResetError:
-                return ""
+            got = await read_to_end(sock)
             return f"a FIN came after {got.size} bytes where the origin had reset"
         tail_size = 32 if plan.ending == "orderly" else 0
         got = await both(read_to_end(sock, tail_size), self._send_and_finish(sock, plan.upload()))
