@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import random
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +16,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from quicsocks.userspace.quic import udp, udp_default
+from quicsocks.userspace.quic.aioquic_session import Route
 from quicsocks.userspace.quic.errors import End, Ended, LocalError
 from quicsocks.userspace.quic.factory import open_endpoint
 from quicsocks.userspace.quic.types import Address, Endpoint, Limits, Session, SessionHandler, Stream
@@ -150,6 +154,71 @@ def test_megabytes_both_ways(run: Runner) -> None:
     run(main())
 
 
+async def send_a_megabyte(client: Endpoint, server: Server) -> None:
+    session, _ = await connected(client, server)
+    near = StreamLog(session.open_stream())
+    payload = random.Random(2).randbytes(1_000_000)
+    near.stream.write(payload)
+    near.stream.finish()
+    await until(lambda: near.calls)
+    assert server.logs[-1].logs[0].data == payload
+    await client.close()
+    await server.endpoint.close()
+
+
+def test_portable_sockets(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other systems than Linux use works here as well."""
+    monkeypatch.setattr(udp, "UdpSocket", udp_default.UdpSocket)
+
+    async def main() -> None:
+        await send_a_megabyte(await open_endpoint([ANY]), await serve())
+
+    run(main())
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_a_full_socket_is_waited_for(run: Runner, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    original = udp.UdpSocket.send
+    refusals = 0
+
+    def send(self: Any, datagrams: list[tuple[bytes, Route]]) -> int:
+        """Takes a few datagrams every second time, and none or a few more in between."""
+        nonlocal refusals
+        refusals += 1
+        return original(self, datagrams[: 5 if refusals % 2 else most])
+
+    monkeypatch.setattr(udp.UdpSocket, "send", send)
+
+    async def main() -> None:
+        await send_a_megabyte(await open_endpoint([ANY]), await serve())
+
+    run(main())
+    assert refusals > 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux's")
+def test_a_device_that_cannot_segment(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from quicsocks.userspace.quic.udp_linux import UdpSocket
+
+    original = UdpSocket._send_batch
+    batches = 0
+
+    def send_batch(self: UdpSocket, datagrams: list[tuple[bytes, Route]], at: int, end: int) -> None:
+        nonlocal batches
+        if end - at > 1:
+            batches += 1
+            raise OSError(errno.EIO, "as a device without checksum offload says")
+        original(self, datagrams, at, end)
+
+    monkeypatch.setattr(UdpSocket, "_send_batch", send_batch)
+
+    async def main() -> None:
+        await send_a_megabyte(await open_endpoint([ANY]), await serve())
+
+    run(main())
+    assert batches in (1, 2), "once for each socket, and never tried again"
+
+
 def test_one_socket_dials_and_accepts(run: Runner) -> None:
     async def main() -> None:
         one, two = await serve(), await serve()
@@ -255,7 +324,7 @@ def test_the_server_is_gone_and_comes_back(run: Runner) -> None:
         session, log = await connected(client, server)
         kill(server.endpoint)
         StreamLog(session.open_stream()).stream.write(b"into the void")
-        await asyncio.sleep(0.05)
+        await until(lambda: client.statistics().get("network_errors"))
         assert session.ended is None, "an ICMP error may be forged"
         again = await serve(address)
         await until(lambda: log.ended)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from quicsocks.userspace.quic.aioquic_internals.sending import SendingConnection
 from quicsocks.userspace.quic.errors import End
 from quicsocks.userspace.quic.types import Limits, PathChange, Priority
 
@@ -110,6 +112,47 @@ def test_interactive_octets_pass_a_bulk_transfer() -> None:
     key.stream.write(b"k")
     dialled.pair.drive(lambda: key.stream.id in dialled.server_log.logs)
     assert dialled.pair.now - begun < 0.3, "a full queue on the way, but not our own buffers"
+
+
+def test_datagrams_and_streams_share() -> None:
+    dialled = dial(5, Conditions(delay=0.01, rate=8e6, queue=30_000)).complete()
+    dialled.pair.settle()
+    near = StreamLog(dialled.client.open_stream())
+    _feed(near, bytes(2_000_000))
+    end = dialled.pair.now + 1.0
+    while dialled.pair.now < end:
+        # Far more than fits: twice the rate.
+        for _ in range(20):
+            dialled.client.send_datagram(bytes(1000))
+        dialled.pair.pass_time(0.01)
+    stream = len(dialled.server_log.logs[near.stream.id].data)
+    datagrams = 1000 * len(dialled.server_log.datagrams)
+    assert stream > 200_000
+    assert datagrams > 200_000
+
+
+def test_idle_streams_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work for a packet does not depend on how many streams are open."""
+    looks = {}
+    original = SendingConnection._serve
+    for idle in (0, 500):
+        dialled = dial(6).complete()
+        for _ in range(idle):
+            dialled.client.open_stream().write(b"x")
+        dialled.pair.settle()
+        count = 0
+
+        def serve(self: SendingConnection, *arguments: Any) -> bool:
+            nonlocal count
+            count += 1
+            return original(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SendingConnection, "_serve", serve)
+            transfer(dialled, 200_000)
+        looks[idle] = count
+    assert 100 < looks[0] < 2000
+    assert looks[500] < looks[0] * 1.2
 
 
 # --- Paths ------------------------------------------------------------------------------------------------------------

@@ -238,6 +238,8 @@ class AioquicSession:
             datagrams: list[tuple[bytes, Route]] = self.connection.datagrams_to_send(now)
             if self.connection.has_events:
                 self._handle_events()
+            if self.connection.has_more:
+                self.wake()
         except Exception:
             self._fail("making datagrams")
             datagrams = []

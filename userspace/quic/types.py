@@ -56,7 +56,7 @@ class StreamHandler(Protocol):
         """Our FIN and all data, or our RESET_STREAM, have been acknowledged."""
 
     def connection_lost(self, ended: Ended) -> None:
-        """The session under the stream has ended."""
+        """The session under the stream has ended. A stream both of whose directions are over already is not told."""
 
 
 class Stream(Protocol):
@@ -100,7 +100,11 @@ class Stream(Protocol):
         the engine; ``data_received`` and ``eof_received`` are not called again. Nothing when already finished."""
 
     def consumed(self, size: int) -> None:
-        """Return flow-control credit for bytes that ``data_received`` delivered and that have been passed on."""
+        """Return flow-control credit for bytes that ``data_received`` delivered and that have been passed on.
+
+        Credit for what a stream still holds is returned by the engine on ``reset_received`` and ``stop_sending``; after
+        these a call does nothing. Raises LocalError for more bytes than were delivered.
+        """
 
 
 class SessionHandler(Protocol):

@@ -36,6 +36,9 @@ PROBE_TRIES = 2
 """Probes of one size before the next smaller one: one may be lost by congestion."""
 BLACK_HOLE_PTOS = 3
 """Probe timeouts in a row after which large datagrams are suspected to be dropped (RFC 8899 §4.3)."""
+MOST_PACKETS = 64
+"""Packets made at once, about 2 ms of work: the other sessions of the event loop want their turn, too. As many as one
+system call can send."""
 TIMER_GRANULARITY = 0.002
 """Seconds worth of packets that pacing lets go at once: event loops wake up at most once a millisecond."""
 
@@ -53,12 +56,15 @@ class SendingConnection(QuicConnection):
 
     datagrams_dropped = 0
     """DATAGRAMs that waited too long or that the path can no longer carry."""
+    has_more = False
+    """Whether ``datagrams_to_send`` has stopped only to let others have their turn."""
 
     def _prepare_sending(self, largest: int) -> None:
         """Called once, at the end of the constructor. largest: octets of the largest datagram to send."""
         self._ready: tuple[deque[QuicStream], ...] = tuple(deque() for _ in Priority)
         self._credit_blocked: set[QuicStream] = set()
         self._limits_pending: dict[QuicStream, None] = {}
+        self._datagrams_turn = False
         # Initials are padded to this. Congestion control and pacing count in the configured, larger size.
         self._max_datagram_size = SMALLEST_DATAGRAM
         self._loss._pacer = Pacer(max_datagram_size=largest)
@@ -123,7 +129,8 @@ class SendingConnection(QuicConnection):
             return
         space = self._spaces[tls.Epoch.ONE_RTT]
         pacer = self._loss._pacer
-        while True:
+        self.has_more = False
+        for _ in range(MOST_PACKETS):
             ack_due = space.ack_at is not None and space.ack_at <= now
             if not ack_due:
                 if not self._has_work(network_path):
@@ -141,6 +148,7 @@ class SendingConnection(QuicConnection):
             if builder.packet_is_empty:
                 return
             pacer.update_after_send(now=now)
+        self.has_more = True
 
     def _has_work(self, network_path: QuicNetworkPath) -> bool:
         data, bidi, uni = self._local_max_data, self._local_max_streams_bidi, self._local_max_streams_uni
@@ -182,12 +190,24 @@ class SendingConnection(QuicConnection):
         crypto_stream = self._crypto_streams[tls.Epoch.ONE_RTT]
         if not crypto_stream.sender.buffer_is_empty:
             self._write_crypto_frame(builder=builder, space=space, stream=crypto_stream)
+        control, *others = self._ready
+        if not self._serve_all(builder, space, control):
+            return
         if self._datagrams_pending:
-            self._write_datagrams(builder)
-        for queue in self._ready:
-            while queue:
-                if not self._serve(builder, space, queue):
-                    return
+            # Nothing slows a sender of datagrams down: with streams waiting, they begin every second packet only.
+            self._datagrams_turn = not self._datagrams_turn
+            if self._datagrams_turn or not any(others):
+                self._write_datagrams(builder)
+        for queue in others:
+            if not self._serve_all(builder, space, queue):
+                return
+
+    def _serve_all(self, builder: QuicPacketBuilder, space: QuicPacketSpace, queue: deque[QuicStream]) -> bool:
+        """Serve streams of one priority until none is left, or the packet is full: False."""
+        while queue:
+            if not self._serve(builder, space, queue):
+                return False
+        return True
 
     def _write_connection_frames(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, network_path: QuicNetworkPath, now: float
