@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_it_carries_licence_and_description(wheel: Path) -> None:
         assert any(Path(name).name == "LICENSE" for name in archive.namelist())
     assert "# quicsocks" in text
     assert "Requires-Dist: aioquic==1.7.2" in text
+
+
+def test_building_warns_of_nothing(tree: Path, builder: Environment, tmp_path: Path) -> None:
+    """A deprecated setting would break installing one day, with whatever setuptools is new then."""
+    words: list[str | Path] = ["-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, tree]
+    done = subprocess.run([builder.python, *words], capture_output=True, text=True, check=True, timeout=120)
+    assert "deprecat" not in (done.stdout + done.stderr).lower()
 
 
 def test_the_command_is_declared(wheel: Path) -> None:
