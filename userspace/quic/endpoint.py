@@ -121,7 +121,11 @@ class UdpEndpoint:
         receive = self._hub.receive_datagram
         arrived = opened.receive()
         for data, route in arrived:
-            receive(data, route, now)
+            try:
+                receive(data, route, now)
+            except Exception:
+                # Sessions answer for themselves; this is a mistake of the hub's, and must not cost the others theirs.
+                logger.exception("internal error while handling a datagram from %s", route.remote)
         if opened.suspicious or not arrived:
             self._handle_errors(opened, now)
         self._flush()
