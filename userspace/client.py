@@ -33,6 +33,7 @@ from .identity import load_or_create
 from .log import Events
 from .nofile import raise_limit
 from .notify import Notifier
+from .output import shown_address
 from .quic.errors import LocalError
 from .quic.factory import open_endpoint
 from .quic.types import Address, DialConfig, Endpoint, Trust
@@ -63,7 +64,7 @@ class Client:
         link = settings.link
         bare = link.alpn == ALPN_QT
         key = load_or_create(folder, settings.key_file)
-        identity = None if bare else key.tunnel_identity(link.token, socket.gethostname())
+        identity = None if bare else key.tunnel_identity(link.token, socket.gethostname() if link.token else "")
         transport = settings.transport
         dial = DialConfig(
             alpn=(ALPN_QT,) if bare else (ALPN_QUICSOCKS,),
@@ -113,10 +114,12 @@ class Client:
 
     @property
     def shown_listeners(self) -> list[str]:
-        shown = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses]
+        shown = [shown_address(host, port) for host, port in self.addresses]
         shown += [f"unix:{path}" for path in self._settings.listen_unix]
         return shown + [
-            f"{protocol}://{host}:{port}" for protocol, inbound in self._inbounds for host, port in inbound.addresses
+            f"{protocol}://{shown_address(host, port)}"
+            for protocol, inbound in self._inbounds
+            for host, port in inbound.addresses
         ]
 
     async def close(self) -> None:
@@ -159,7 +162,7 @@ class Client:
         host, port = current.session.peer_address
         told |= {
             "connected_to": self._settings.link.authority,
-            "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "address": shown_address(host, port),
             "since": uplink.connected_since,
             "alpn": current.session.alpn,
             "lane": "stream",

@@ -22,7 +22,7 @@ from .link import Link
 from .log import Events
 from .nofile import raise_limit
 from .notify import Notifier
-from .output import hand_out_link, link_host
+from .output import hand_out_link, link_host, shown_address
 from .quic.errors import Ended, LocalError
 from .quic.factory import open_endpoint
 from .quic.types import Endpoint, Limits, ListenConfig, Session, SessionHandler
@@ -119,6 +119,7 @@ class Concentrator:
             clock=self._loop.time,
             limits=TunnelLimits(self._settings.limits.flows_per_client, self._settings.limits.pending_per_client),
             allow_qt=self._settings.allow_qt,
+            auth_timeout=self._settings.limits.auth_timeout,
             timer_changed=timer.changed,
         )
         timer.drive(tunnel)
@@ -163,7 +164,7 @@ class Concentrator:
 
     def client_ready(self, client: ServedClient) -> None:
         host, port = client.session.peer_address
-        self._events.info("client-connected", f"client {client.name} connected from {_shown(host, port)}")
+        self._events.info("client-connected", f"client {client.name} connected from {shown_address(host, port)}")
 
     def client_gone(self, client: ServedClient, ended: Ended) -> None:
         self._tunnels.pop(client, None)
@@ -247,7 +248,8 @@ class Concentrator:
             "role": "concentrator",
             "name": self._settings.name,
             "since": self.started,
-            "listeners": [_shown(host, port) for host, port in self._endpoint.local_addresses],
+            "public": self._public(),
+            "listeners": [shown_address(host, port) for host, port in self._endpoint.local_addresses],
             "engine": self._settings.transport.engine,
             "draining": self._draining,
             "flows": len(self.flows),
@@ -259,13 +261,21 @@ class Concentrator:
             "endpoint": self._endpoint.statistics(),
         }
 
+    def _public(self) -> str:
+        """HOST:PORT that links name, as ``client add`` in another process needs to know; empty when nobody said."""
+        settings = self._settings
+        if settings.public_name is None:
+            return ""
+        host, port, _ = link_host(settings.public_name, settings.public_port, self._endpoint.local_addresses)
+        return shown_address(host, port)
+
     @staticmethod
     def _client_status(client: ServedClient) -> dict[str, Any]:
         host, port = client.session.peer_address
         statistics = client.session.statistics()
         return {
             "name": client.name,
-            "address": _shown(host, port),
+            "address": shown_address(host, port),
             "since": client.since,
             "flows": client.open_flows,
             "rtt": statistics.smoothed_rtt,
@@ -273,10 +283,6 @@ class Concentrator:
             "bytes_in": statistics.stream_bytes_received,
             "bytes_out": statistics.stream_bytes_sent,
         }
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def run_concentrator(settings: ConcentratorSettings) -> int:
@@ -334,7 +340,7 @@ async def _run(settings: ConcentratorSettings, folder: StateFolder, claim: Claim
             if notifier.watchdog_interval:
                 tasks.append(asyncio.create_task(_keep_alive(notifier)))
             _on_signals(concentrator, settings, notifier, events, stop)
-            shown = ", ".join(_shown(host, port) for host, port in endpoint.local_addresses)
+            shown = ", ".join(shown_address(host, port) for host, port in endpoint.local_addresses)
             events.info("listening", f"concentrator listening on {shown} (UDP)")
             notifier.ready(f"listening on {shown}")
             await stop.wait()

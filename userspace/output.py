@@ -71,6 +71,11 @@ def link_host(
     return host, port, _remark(host)
 
 
+def shown_address(host: str, port: int) -> str:
+    """host:port, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def route_source(family: socket.AddressFamily, destination: str) -> str | None:
     """The local address from which packets to destination would be sent; None without a route."""
     try:

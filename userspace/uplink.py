@@ -24,6 +24,7 @@ from .causes import to_flow_error
 from .client_flow import ClientFlow
 from .dialling import DialFailed, Uplinked, dial
 from .link import Link
+from .output import shown_address
 from .quic.errors import LocalError
 from .quic.types import DialConfig, Endpoint
 from .refusal import Refusal, explain
@@ -227,7 +228,7 @@ class Uplink:
         self._current = uplinked
         self.connected_since = time.time()
         host, port = uplinked.session.peer_address
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        shown = shown_address(host, port)
         if self.was_connected:
             self.reconnections += 1
         self._say("connected", f"connected to {self._config.link.authority} ({shown}, {uplinked.session.alpn})")

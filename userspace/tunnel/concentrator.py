@@ -48,7 +48,8 @@ DEFAULT_LIMITS = TunnelLimits(max_flows=4096, max_pending=256)
 
 
 class ConcentratorTunnel(Tunnel):
-    """limits: where the authorisation of a client says 0, and for ``qt``. allow_qt: see docs/protocol.md "qt"."""
+    """limits: where the authorisation of a client says 0, and for ``qt``. allow_qt: see docs/protocol.md "qt".
+    auth_timeout: seconds from the handshake's end to a proven key."""
 
     def __init__(
         self,
@@ -58,10 +59,12 @@ class ConcentratorTunnel(Tunnel):
         clock: Callable[[], float],
         limits: TunnelLimits = DEFAULT_LIMITS,
         allow_qt: bool = False,
+        auth_timeout: float = AUTH_TIMEOUT,
         timer_changed: Callable[[], None] | None = None,
         features: dict[int, bytes] | None = None,
     ) -> None:
         super().__init__(session, clock, timer_changed, answers=True)
+        self._auth_timeout = auth_timeout
         self.limits = limits
         self.name = ""
         """What the authorisation called the client."""
@@ -152,7 +155,7 @@ class ConcentratorTunnel(Tunnel):
             self._events.tunnel_ready()
             return
         self.state = State.AUTHENTICATING
-        self._auth_deadline = self._clock() + AUTH_TIMEOUT
+        self._auth_deadline = self._clock() + self._auth_timeout
         self._tell_timer_changed()
 
     def _bidirectional_opened(self, stream: Stream) -> None:
