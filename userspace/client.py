@@ -28,6 +28,7 @@ from .client_flow import ClientFlow
 from .egress.special import IPAddress
 from .egress.tunnel_dns import StreamResolver
 from .environment import child_environment, private_login, proxy_variables
+from .families import to_dial
 from .flows import FlowTable
 from .identity import load_or_create
 from .log import Events
@@ -215,7 +216,7 @@ async def run_client(settings: ClientSettings) -> int:
         if settings.transport.keylog is not None:
             path = settings.transport.keylog
             events.warn("keylog", f"TLS secrets are written to {path}: its readers can read the traffic")
-        endpoint = await open_endpoint((("0.0.0.0", 0), ("::", 0)), engine=settings.transport.engine)
+        endpoint = await open_endpoint(to_dial(), engine=settings.transport.engine)
         client = Client(settings, endpoint, folder, events)
         try:
             if settings.command is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from .egress.limits import ClientLimits, ClientQuota
 from .enrolment import Registry
+from .families import to_listen
 from .flows import FlowTable
 from .identity import RotatingSecret, ServerCredentials, load_secret, needs_pin, server_credentials
 from .link import Link
@@ -314,7 +315,7 @@ async def _run(settings: ConcentratorSettings, folder: StateFolder, claim: Claim
             "keylog", f"TLS secrets are written to {settings.transport.keylog}: its readers can read the traffic"
         )
     try:
-        endpoint = await open_endpoint(settings.listen, engine=settings.transport.engine)
+        endpoint = await open_endpoint(to_listen(settings.listen), engine=settings.transport.engine)
     except BaseException:
         await way_out.close()
         raise
