@@ -183,3 +183,17 @@ def test_a_half_close_reaches_the_origin_and_its_answer_comes_back(proxy: Proxy)
     done = system.spawner.run(proxy.place, argv, input=data)
     assert done.stdout.decode() == f"{len(data)} {digest(data)}\n", done.stderr.decode()
     assert system.mannerly.peers[-1] == system.seen_v4
+
+
+def test_a_unix_socket_listener(system: System) -> None:
+    """curl reaches it as socks5h://localhost/PATH; nobody but its owner can."""
+    path = system.folder("unix") / "socks"
+    proxy = Quicsocks(system, run_flags=["--listen", f"unix:{path}"])
+    proxy.start()
+    try:
+        assert path.stat().st_mode & 0o777 == 0o600
+        body = curl(proxy, "--proxy", f"socks5h://localhost{path}", f"http://{NAME}/1m")
+        assert digest(body) == system.nginx.hashes["1m"]
+    finally:
+        proxy.stop()
+    assert not path.exists()
