@@ -24,10 +24,15 @@ def run(main: Coroutine[Any, Any, T], factory: Callable[[], asyncio.AbstractEven
         return runner.run(asyncio.wait_for(main, PATIENCE))
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected TCP sockets on loopback, non-blocking."""
+def tcp_pair(buffer: int = 0) -> tuple[socket.socket, socket.socket]:
+    """Two connected TCP sockets on loopback, non-blocking. buffer: bytes that the kernel keeps for each direction at
+    each end, when not its own choice."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        left = socket.create_connection(listener.getsockname())
+        left = socket.socket()
+        for sock in (listener, left) if buffer else ():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        left.connect(listener.getsockname())
         right, _ = listener.accept()
     left.setblocking(False)
     right.setblocking(False)

@@ -331,3 +331,14 @@ def test_an_exception_of_the_handler_s_ends_its_session_only(
     server = dialled.server_log.ended
     assert server is not None
     assert (server.end, server.code) == (End.PEER_TRANSPORT, 1)
+
+
+def test_a_streams_window_grows_with_its_readers_pace_and_its_path() -> None:
+    """2 MiB there and back over 100 ms round trips: a window of 64 KiB takes one round trip for each of itself."""
+    far = Conditions(delay=0.05)
+    held = Limits(initial_stream_window=64 << 10, stream_window=64 << 10)
+    free = Limits(initial_stream_window=64 << 10, stream_window=4 << 20)
+    fixed = transfer(dial(conditions=far, limits=held).complete(), 2 << 20)
+    grown = transfer(dial(conditions=far, limits=free).complete(), 2 << 20)
+    assert fixed >= 2 * 32 * 0.1 * 0.9
+    assert grown < fixed / 2

@@ -135,7 +135,7 @@ def test_half_closed_then_reset(end: str) -> None:
 def test_reset_while_reading_is_paused(end: str) -> None:
     pair, recorder, stream = opened(end)
     recorder.consume = False
-    stream.stream.write(bytes(3 << 20))
+    stream.stream.write(bytes(5 << 20))
     pair.link.run()
     assert recorder.unconsumed == pair.link.client.limits.stream_window
     stream.stream.reset(0)

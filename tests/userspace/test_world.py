@@ -47,14 +47,16 @@ def in_world(folder: Path, script: Callable[[World, Origin], Awaitable[None]], *
     run(main())
 
 
-async def joined(made: World, origin: Origin) -> tuple[socket.socket, socket.socket, asyncio.Task[None]]:
+async def joined(
+    made: World, origin: Origin, buffer: int = 0
+) -> tuple[socket.socket, socket.socket, asyncio.Task[None]]:
     """A flow from a kernel socket to a kernel socket: the application's end, the destination's end, the relay."""
     flow = made.open("127.0.0.1", origin.port)
     accepting = asyncio.create_task(origin.accept())
     bound = await flow.connected()
     far = await accepting
     assert (bound.host, bound.port) == far.getpeername()[:2]
-    app, inner = tcp_pair()
+    app, inner = tcp_pair(buffer)
     relay = asyncio.create_task(flow.relay(inner))
     return app, far, relay
 
@@ -135,7 +137,7 @@ def test_a_stalled_flow_costs_a_window_and_others_run_on(tmp_path: Path, engine:
 
     async def script(made: World, origin: Origin) -> None:
         loop = asyncio.get_running_loop()
-        stalled = [await joined(made, origin) for _ in range(3)]
+        stalled = [await joined(made, origin, buffer=4096) for _ in range(3)]
         stuffing = [asyncio.create_task(loop.sock_sendall(far, bytes(32 << 20))) for _, far, _ in stalled]
         moved = -1
         while moved != made.concentrator.flows.bytes_sent:
@@ -162,6 +164,34 @@ def test_a_stalled_flow_costs_a_window_and_others_run_on(tmp_path: Path, engine:
         await relay
 
     in_world(tmp_path, script, engine=engine, limits=limits)
+
+
+def test_many_stalled_flows_do_not_stop_those_that_move(tmp_path: Path) -> None:
+    """A browser full of paused downloads: each may hold a little, together they must not hold everything."""
+    limits = Limits(initial_stream_window=8 << 10, stream_window=256 << 10, session_window=1 << 20)
+
+    async def script(made: World, origin: Origin) -> None:
+        loop = asyncio.get_running_loop()
+        stalled = [await joined(made, origin, buffer=4096) for _ in range(24)]
+        stuffing = [asyncio.create_task(loop.sock_sendall(far, bytes(32 << 20))) for _, far, _ in stalled]
+        moved = -1
+        while moved != made.flows.bytes_received:
+            moved = made.flows.bytes_received
+            await asyncio.sleep(0.1)
+        app, far, relay = await joined(made, origin)
+        sending = asyncio.create_task(loop.sock_sendall(far, bytes(4 << 20)))
+        sending.add_done_callback(lambda _: far.close())
+        assert len(await read_all(app)) == 4 << 20
+        app.close()
+        await relay
+        for (near, other, task), stuff in zip(stalled, stuffing, strict=True):
+            close_with_reset(near)
+            with pytest.raises(OSError):
+                await stuff
+            await task
+            other.close()
+
+    in_world(tmp_path, script, limits=limits, engine="aioquic")
 
 
 @ENGINES

@@ -44,6 +44,9 @@ from .types import (
 
 logger = logging.getLogger(__name__)
 
+SMALLEST_HIGH_WATER = 16 << 10
+"""Unsent octets that every stream may have, however many there are: a dozen packets."""
+
 SUSPICION_PING = 1.0
 """Seconds between PINGs to a peer that the network says is gone: a restarted server's stateless reset is then seen
 within about a second of its being up again."""
@@ -109,6 +112,9 @@ class AioquicSession:
         self._path: QuicNetworkPath | None = None
         self._path_validated = True
         self._consumed = 0
+        self._first_window = min(limits.initial_stream_window, limits.stream_window)
+        self.now = begun
+        """The time of the last call that told it."""
         self._farewell: list[tuple[bytes, Route]] = []
         self._heard_since_end = 0
         self._statistics = SessionStatistics(engine="aioquic")
@@ -152,7 +158,7 @@ class AioquicSession:
         if -self.connection.streams_available(bidirectional) >= self.limits.streams_waiting:
             raise LocalError(f"{self.limits.streams_waiting} streams wait for the peer's limit already")
         quic_stream = self.connection.open_stream(bidirectional, priority)
-        stream = AioquicStream(self, quic_stream, self.limits.stream_window)
+        stream = AioquicStream(self, quic_stream, self._first_window)
         self._streams[stream.id] = stream
         return stream
 
@@ -218,6 +224,7 @@ class AioquicSession:
         return self.connection.is_terminated
 
     def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
+        self.now = now
         self._statistics.bytes_received += len(data)
         self._statistics.packets_received += 1
         if self._ended is not None:
@@ -233,6 +240,7 @@ class AioquicSession:
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
         """Also runs the callbacks that calls from above have put off."""
+        self.now = now
         try:
             self._run_deferred()
             datagrams: list[tuple[bytes, Route]] = self.connection.datagrams_to_send(now)
@@ -316,6 +324,22 @@ class AioquicSession:
             self.connection.raise_max_data(self._consumed + window)
             self.wake()
 
+    def window_for(self, wanted: int) -> int:
+        """What a stream may have of the window that it wants: a quarter of what the session has left, and no less than
+        it began with."""
+        left = self.limits.session_window - (self.connection.data_received - self._consumed)
+        return min(wanted, max(left >> 2, self._first_window))
+
+    @property
+    def send_high_water(self) -> int:
+        """Unsent octets above which a stream is paused, with as many open as there are."""
+        share = self.limits.session_send_buffer // max(len(self._streams), 1)
+        return min(self.limits.send_high_water, max(share, SMALLEST_HIGH_WATER))
+
+    @property
+    def smoothed_rtt(self) -> float:
+        return self.connection.smoothed_rtt
+
     def raise_stream_limit(self, stream: QuicStream, value: int) -> None:
         self.connection.raise_max_stream_data(stream, value)
         self.wake()
@@ -349,7 +373,7 @@ class AioquicSession:
             return  # A server's first datagram: the session is offered only once it has proved to be a handshake.
         match event:
             case StreamOpened():
-                stream = AioquicStream(self, event.stream, self.limits.stream_window)
+                stream = AioquicStream(self, event.stream, self._first_window)
                 self._streams[stream.id] = stream
                 handler.stream_opened(stream)
             case SendFinished():

@@ -19,6 +19,10 @@ from .types import StreamHandler
 if TYPE_CHECKING:
     from .aioquic_session import AioquicSession
 
+GROWTH_RTTS = 4
+"""Round trips in which a window must have been consumed to grow: one for the data, one for the credit, and as many for
+readers that work in bursts."""
+
 WRITE_PAST_PAUSE = 1 << 20
 """Bytes a caller may still write after ``pause_writing`` before ``write`` refuses: one large read already under way."""
 
@@ -53,6 +57,8 @@ class AioquicStream:
         "_stopped",
         "_stream",
         "_window",
+        "_window_began",
+        "_window_used",
     )
 
     def __init__(self, session: AioquicSession, stream: QuicStream, window: int) -> None:
@@ -77,6 +83,8 @@ class AioquicStream:
         self._can_receive = not self._is_local or self._id & 2 == 0
         self._receive_over = not self._can_receive  # The handler has heard the last of it.
         self._window = window
+        self._window_used = 0  # Octets consumed since the window began or grew.
+        self._window_began = session.now
         self._held: deque[bytes] = deque()
         self._delivered = 0  # Octets given to the handler, or dropped.
         self._credited = 0  # Octets whose credit has been returned.
@@ -122,10 +130,10 @@ class AioquicStream:
             if self._past_pause > WRITE_PAST_PAUSE:
                 raise LocalError(f"stream {self._id}: {WRITE_PAST_PAUSE} bytes written past pause_writing")
         sender.write(data)
-        if not self._paused and sender.unsent > session.limits.send_high_water:
+        if not self._paused and sender.unsent > session.send_high_water:
             self._paused = True
             self._past_pause = 0
-            sender.resume_below = session.limits.send_high_water // 4
+            sender.resume_below = session.send_high_water // 4
             if self._handler is not None:
                 self._handler.pause_writing()
         session.wake()
@@ -278,10 +286,24 @@ class AioquicStream:
 
     def _return_credit(self, size: int) -> None:
         self._session.credit(size)
+        if self._final:
+            return
+        self._grow(size)
         # A quarter of the window at a time: few frames, and the peer never waits for one while we keep up.
-        window = self._window
-        if not self._final and self._credited + window - self._stream.max_stream_data_local >= window >> 2:
+        window = self._session.window_for(self._window)
+        if self._credited + window - self._stream.max_stream_data_local >= window >> 2:
             self._session.raise_stream_limit(self._stream, self._credited + window)
+
+    def _grow(self, size: int) -> None:
+        """A window that is consumed in a few round trips is what holds the peer back: double it, as others do."""
+        self._window_used += size
+        if self._window_used < self._window:
+            return
+        now = self._session.now
+        if now - self._window_began < GROWTH_RTTS * self._session.smoothed_rtt:
+            self._window = min(self._window * 2, self._session.limits.stream_window)
+        self._window_used = 0
+        self._window_began = now
 
     def _end_receiving(self) -> None:
         self._receive_over = True

@@ -172,7 +172,7 @@ def _common(alpn: tuple[str, ...], limits: Limits, profile_name: str, *, is_clie
         max_data=limits.session_window,
         max_datagram_frame_size=limits.max_datagram_frame_size or None,
         max_datagram_size=limits.max_udp_payload,
-        max_stream_data=limits.stream_window,
+        max_stream_data=min(limits.initial_stream_window, limits.stream_window),
         supported_versions=list(VERSIONS),
     )
 

@@ -237,12 +237,19 @@ class Limits:
     """Seconds of silence after which a PING goes out, so that three may be lost within the idle timeout. 0: none."""
     handshake_timeout: float = 10.0
     """Seconds until a handshake must be complete."""
-    stream_window: int = 1 << 20
-    """Bytes that one stream may have in flight or unconsumed: the most that one stalled flow costs."""
-    session_window: int = 16 << 20
-    """The same for all streams together: the most that all stalled flows cost."""
+    initial_stream_window: int = 256 << 10
+    """Bytes that one stream may have in flight or unconsumed at first: what a stalled flow that never moved much costs,
+    and enough for 2 MB/s at 100 ms."""
+    stream_window: int = 4 << 20
+    """What that grows to for a stream whose bytes are consumed as fast as they come: 40 MB/s at 100 ms, and the most
+    that one stalled flow costs."""
+    session_window: int = 64 << 20
+    """The same for all streams together: the most that all stalled flows cost. No stream grows beyond a quarter of what
+    is left of it, so that stalled ones cannot take it all from those that move."""
     send_high_water: int = 256 << 10
     """``pause_writing`` above this many unsent bytes on a stream; ``resume_writing`` at a quarter of it."""
+    session_send_buffer: int = 32 << 20
+    """Unsent bytes of all streams together: with many open, each is paused earlier, at 16 KiB in the end."""
     max_streams_bidi: int = 4096
     """Peer-opened bidirectional streams open at once: a flow each."""
     max_streams_uni: int = 16

@@ -211,6 +211,11 @@ class Connection(SendingConnection):
     def max_data(self) -> int:
         return self._local_max_data.value
 
+    @property
+    def data_received(self) -> int:
+        """Octets that the peer has used of ``max_data``."""
+        return self._local_max_data.used
+
     def raise_max_stream_data(self, stream: QuicStream, value: int) -> None:
         stream.max_stream_data_local = value
         self._limits_pending[stream] = None
