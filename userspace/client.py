@@ -27,7 +27,7 @@ from .client_exit import ClientExit, Routes, direct_exit
 from .client_flow import ClientFlow
 from .egress.special import IPAddress
 from .egress.tunnel_dns import StreamResolver
-from .environment import child_environment, private_login, proxy_variables
+from .environment import child_environment, proxy_variables
 from .families import to_dial
 from .flows import FlowTable
 from .identity import load_or_create
@@ -37,7 +37,7 @@ from .notify import Notifier
 from .output import shown_address
 from .quic.errors import LocalError
 from .quic.factory import open_endpoint
-from .quic.types import Address, DialConfig, Endpoint, Trust
+from .quic.types import Address, DialConfig, Endpoint, Limits, Trust
 from .settings import ClientSettings, Login
 from .state import StateError, StateFolder
 from .status import StatusServer, socket_path
@@ -46,6 +46,9 @@ from .uplink import EXIT_FAILED, Uplink, UplinkConfig
 
 RESOLVE_TIMEOUT = 5.0
 """Seconds for the concentrator's own name; after that the attempt has failed and is repeated."""
+KEEPALIVE = 4.0
+"""Seconds of silence after which a PING goes out: NAT bindings live on, and an idle client learns of a concentrator's
+restart within the 5 s in which it must be back."""
 EXIT_COMMAND_FAILED = 125
 """Our own failure, for ``run -- CMD``: as env(1) and docker have it."""
 
@@ -70,6 +73,7 @@ class Client:
         dial = DialConfig(
             alpn=(ALPN_QT,) if bare else (ALPN_QUICSOCKS,),
             trust=Trust(server_name=link.host, pins=link.pins, ca_file=settings.ca_file),
+            limits=Limits(keepalive=KEEPALIVE),
             crypto_profile=transport.crypto_profile,
             keylog=transport.keylog,
         )
@@ -234,10 +238,10 @@ async def run_client(settings: ClientSettings) -> int:
 
 async def _serve(client: Client, settings: ClientSettings, events: Events) -> int:
     """Serve until stopped or refused."""
-    await client.listen(
-        settings.listen_tcp, [str(path) for path in settings.listen_unix], settings.listen_urls, settings.login
+    await _listen(client, settings)
+    status = StatusServer(
+        socket_path(settings.runtime_dir, settings.instance), {"status": lambda request: client.status()}
     )
-    status = StatusServer(socket_path(settings.runtime_dir, settings.name), {"status": lambda request: client.status()})
     await status.start()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -264,6 +268,11 @@ async def _serve(client: Client, settings: ClientSettings, events: Events) -> in
             await status.close()
 
 
+async def _listen(client: Client, settings: ClientSettings) -> None:
+    unix = [str(path) for path in settings.listen_unix]
+    await client.listen(settings.listen_tcp, unix, settings.listen_urls, settings.login)
+
+
 async def _tell_readiness(client: Client, notifier: Notifier) -> None:
     """Ready means connected; the listeners are up before. Then keep a watchdog happy."""
     await client.ready.wait()
@@ -274,10 +283,9 @@ async def _tell_readiness(client: Client, notifier: Notifier) -> None:
 
 
 async def _run_command(client: Client, settings: ClientSettings, command: Sequence[str]) -> int:
-    """Serve one command on a port and with credentials of its own; its exit code."""
-    login = private_login()
-    await client.listen((("127.0.0.1", 0),), (), (), login)
-    variables = proxy_variables(client.addresses[0], login, settings.no_proxy)
+    """Serve one command, by default on a port and with credentials of its own; its exit code."""
+    await _listen(client, settings)
+    variables = proxy_variables(client.addresses[0], settings.login, settings.no_proxy)
     environ = child_environment(os.environ, variables)
     connecting = asyncio.create_task(client.uplink.run())
     running: asyncio.Task[int] | None = None

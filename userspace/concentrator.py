@@ -11,7 +11,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .egress.limits import ClientLimits, ClientQuota
@@ -101,6 +101,7 @@ class Concentrator:
             certificate=self._credentials.certificate,
             private_key=self._credentials.private_key,
             secret=self._secret.current,
+            previous_secret=self._secret.previous,
             limits=Limits(handshake_timeout=limits.handshake_timeout),
             crypto_profile=transport.crypto_profile,
             keylog=transport.keylog,
@@ -134,8 +135,9 @@ class Concentrator:
         try:
             authorised = self._registry.authorise(public_key, token, label, time.time())
         except AuthRefused as refused:
-            host, _ = client.session.peer_address
-            self._events.info("client-refused", f"refused a client from {host}: {refused.failure.name.lower()}")
+            # Anybody can cause this: one line a minute, whoever it is.
+            reason = refused.failure.name.lower().replace("_", " ")
+            self._events.warn("client-refused", f"refused a client: {reason}", address=client.session.peer_address[0])
             raise
         except StateError as error:
             self._events.warn("state", str(error))
@@ -164,8 +166,8 @@ class Concentrator:
         return quota
 
     def client_ready(self, client: ServedClient) -> None:
-        host, port = client.session.peer_address
-        self._events.info("client-connected", f"client {client.name} connected from {shown_address(host, port)}")
+        text = f"client {client.name} connected from {shown_address(*client.session.peer_address)}"
+        self._event_of(client)("client-connected", text)
 
     def client_gone(self, client: ServedClient, ended: Ended) -> None:
         self._tunnels.pop(client, None)
@@ -173,11 +175,15 @@ class Concentrator:
         if timer is not None:
             timer.stop()
         if client.name:
-            self._events.info("client-gone", f"client {client.name} is gone: {ended}")
+            self._event_of(client)("client-gone", f"client {client.name} is gone: {ended}")
             if not any(other.name == client.name for other in self._tunnels):
                 quota = self._quotas.get(client.name)
                 if quota is not None and quota.flows == 0:
                     del self._quotas[client.name]
+
+    def _event_of(self, client: ServedClient) -> Callable[[str, str], None]:
+        """Clients that nobody has authenticated must not fill a journal."""
+        return self._events.info if client.public_key else self._events.detail
 
     # Dialling.
 

@@ -14,7 +14,7 @@ from quicsocks.userspace.quic.errors import End
 from quicsocks.userspace.quic.types import Limits, PathChange, Priority
 
 from ..sim.link import Conditions
-from .dialled import Dialled, dial, listen
+from .dialled import Dialled, dial, listen, listen_config
 from .recorders import StreamLog
 
 BAD = Conditions(delay=0.02, jitter=0.01, loss=0.05, duplicate=0.02, reorder=0.05, corrupt=0.02)
@@ -242,6 +242,19 @@ def test_a_dead_peer_is_noticed_in_the_stated_time() -> None:
     assert dialled.client_log.ended is not None
     assert dialled.client_log.ended.end is End.TIMED_OUT
     assert dialled.pair.now - begun <= limits.idle_timeout + limits.keepalive + 0.1
+
+
+def test_a_server_whose_secret_has_rotated_resets_connections_of_the_time_before() -> None:
+    dialled = dial(6).complete()
+    near = StreamLog(dialled.client.open_stream())
+    dialled.pair.settle()
+    dialled.pair.restart_server(seed=77)
+    former = listen_config()
+    listen(dialled.pair, replace(former, secret=bytes(range(32)), previous_secret=former.secret))
+    near.stream.write(b"are you there?")
+    dialled.end()
+    assert dialled.client_log.ended is not None
+    assert dialled.client_log.ended.end is End.PEER_RESET
 
 
 def test_a_restarted_server_resets_what_it_has_forgotten() -> None:

@@ -90,6 +90,7 @@ class Hub:
         self._wake = wake
         self._cid_factory = ConnectionIdFactory(random_bytes, server_id=server_id)
         self._reset_key = random_bytes(32)
+        self._former_reset_key: bytes | None = None
         self._reset_bucket = TokenBucket(RESETS_PER_SECOND, RESETS_AT_ONCE)
         self._by_cid: dict[bytes, _Entry] = {}
         self._entries: dict[_Entry, None] = {}
@@ -140,6 +141,7 @@ class Hub:
         secrets = Secrets(config.secret)
         self._listening = _Listening(config, accept, configuration, RetryTokens(secrets.retry, self._random_bytes))
         self._reset_key = secrets.reset
+        self._former_reset_key = Secrets(config.previous_secret).reset if config.previous_secret else None
 
     def stop_listening(self) -> None:
         self._listening = None
@@ -409,10 +411,12 @@ class Hub:
         cid = data[1 : 1 + LENGTH]
         if self._listening is None or not self._cid_factory.is_ours(cid) or not self._reset_bucket.take(now):
             return
-        packet = reset_packet(reset_token(self._reset_key, cid), len(data), self._random_bytes)
-        if packet is not None:
-            self._counters["resets_sent"] += 1
-            self._raw.append((packet, route))
+        # A connection ID does not say under which secret it was given out; a client knows one token and drops the other.
+        for key in (self._reset_key, self._former_reset_key):
+            packet = reset_packet(reset_token(key, cid), len(data), self._random_bytes) if key is not None else None
+            if packet is not None:
+                self._counters["resets_sent"] += 1
+                self._raw.append((packet, route))
 
     def _receive_foreign(self, data: bytes, route: Route) -> None:
         taken = False

@@ -298,7 +298,8 @@ class ListenConfig:
     """certificate and private_key: PEM text; the chain may follow the certificate.
 
     admission: cap on unfinished handshakes, enforced before any connection object is made.
-    secret: 32 bytes or more from which Retry keys (and later the others) derive; the same after a restart.
+    secret: 32 bytes or more from which the keys for Retry and stateless resets derive; the same after a restart.
+    previous_secret: the one before it, when it has rotated: connections of that time are still reset (RFC 9000 §10.3).
     """
 
     alpn: tuple[str, ...]
@@ -316,6 +317,7 @@ class ListenConfig:
     """Half-open handshakes above which an address must be validated with Retry first (RFC 9000 §8.1.2)."""
     max_sessions: int = 4096
     """Connections in total."""
+    previous_secret: bytes = b""
 
 
 class Endpoint(Protocol):
