@@ -82,11 +82,18 @@ class Relay:
 
     def start(self, early: bytes = b"") -> None:
         """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``."""
-        self._watch.add(self._sock, self._hung_up)
         if early:
             self.sent += len(early)
             self._flow.write(early)
-        self._update_reading()
+        if self._charge is not None:
+            # A debt is the client's, not a flow's: one flow after the other would otherwise each begin without it.
+            self._take_rest(self._charge(0, self.active_at))
+        try:
+            self._watch.add(self._sock, self._hung_up)
+            self._update_reading()
+        except OSError as error:
+            # No room in the kernel for another watch (epoll(7), max_user_watches).
+            self._broken(error)
 
     def abort(self, cause: Cause, detail: str = "") -> None:
         """Reset both sides, e.g. when the flow has been idle for too long."""

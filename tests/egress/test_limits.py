@@ -67,3 +67,27 @@ def test_bytes_per_second() -> None:
     quota.set_limits(ClientLimits(), 0.0)
     assert quota.transferred(1 << 30, 0.0) == 0.0
     assert quota.limits == ClientLimits()
+
+
+def test_the_same_limits_again_are_no_new_burst() -> None:
+    """Each session of a client sets its limits."""
+    limits = ClientLimits(bytes_per_second=1000)
+    quota = ClientQuota(limits, now=0.0)
+    assert quota.transferred(MIN_BURST + 500, 0.0) == pytest.approx(0.5)
+    quota.set_limits(ClientLimits(bytes_per_second=1000), 0.0)
+    assert quota.transferred(0, 0.0) == pytest.approx(0.5)
+    quota.set_limits(ClientLimits(bytes_per_second=2000), 0.0)
+    assert quota.transferred(0, 0.0) == 0.0
+
+
+def test_a_quota_is_unused_when_nothing_is_open_and_nothing_owed() -> None:
+    quota = ClientQuota(ClientLimits(bytes_per_second=1000), now=0.0)
+    assert quota.is_unused(0.0)
+    ticket = quota.open()
+    assert not quota.is_unused(0.0)
+    ticket.close()
+    quota.transferred(500, 0.0)
+    assert not quota.is_unused(0.4)
+    assert quota.is_unused(0.6)
+    quota.set_limits(ClientLimits(), 0.6)
+    assert quota.is_unused(0.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import pytest
 
 from quicsocks.socks.watch import Watch
 from quicsocks.userspace.flows import FlowTable
-from quicsocks.userspace.relay import READ_SIZE, Relay
+from quicsocks.userspace.relay import READ_SIZE, Charge, Relay
 from quicsocks.userspace.tunnel.types import Cause, FlowFailed, FlowHandler
 from tests.tcp import LOOPS, close_with_reset, run, tcp_pair, wait_until
 
@@ -54,13 +55,13 @@ class FakeFlow:
 class Scene:
     """A relay between a fake flow and one end of a TCP pair; ``app`` is the other end."""
 
-    def __init__(self, early: bytes = b"") -> None:
+    def __init__(self, early: bytes = b"", charge: Charge | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.app, inner = tcp_pair()
         self.flow = FakeFlow()
         self.outcomes: list[FlowFailed | None] = []
         self.watch = Watch()
-        self.relay = Relay(self.flow, inner, self.outcomes.append, loop=loop, watch=self.watch)
+        self.relay = Relay(self.flow, inner, self.outcomes.append, loop=loop, watch=self.watch, charge=charge)
         self.inner = inner
         self.flow.set_handler(self.relay)
         self.relay.start(early)
@@ -246,6 +247,39 @@ def test_no_descriptor_is_left_open(loop_factory: Loop) -> None:
             scene.close()
         assert all(scene.inner.fileno() == -1 for scene in scenes)
         assert all(scene.outcomes for scene in scenes)
+
+    run(main(), loop_factory)
+
+
+def test_a_new_flow_of_a_client_in_debt_waits_before_its_first_byte(loop_factory: Loop) -> None:
+    async def main() -> None:
+        debts = [0.05]
+        scene = Scene(charge=lambda size, now: debts.pop() if debts else 0.0)
+        await asyncio.get_running_loop().sock_sendall(scene.app, b"up")
+        scene.relay.data_received(b"down")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (scene.flow.written, scene.flow.credit) == (b"", 0)
+        assert await scene.receive(4) == b"down"
+        await wait_until(lambda: scene.flow.written == b"up")
+        scene.close()
+
+    run(main(), loop_factory)
+
+
+def test_a_socket_that_cannot_be_watched_is_reset_with_its_flow(
+    loop_factory: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        def refuse(watch: Watch, sock: socket.socket, callback: Callable[[bool], None]) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Watch, "add", refuse)
+        scene = Scene()
+        assert scene.outcomes
+        assert scene.flow.was_reset
+        assert scene.inner.fileno() == -1
+        scene.close()
 
     run(main(), loop_factory)
 

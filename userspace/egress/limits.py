@@ -52,6 +52,10 @@ class TokenBucket:
         self._refill(now)
         return max(0.0, -self._tokens / self.rate)
 
+    def is_full(self, now: float) -> bool:
+        self._refill(now)
+        return self._tokens >= self.burst
+
     def _refill(self, now: float) -> None:
         # A clock that steps back gives nothing and takes nothing.
         if now > self._updated:
@@ -67,6 +71,7 @@ class ClientQuota:
         self.flows = 0
         self.pending = 0
         self._bucket: TokenBucket | None = None
+        self._limits = limits
         self.set_limits(limits, now)
 
     @property
@@ -74,13 +79,18 @@ class ClientQuota:
         return self._limits
 
     def set_limits(self, limits: ClientLimits, now: float) -> None:
-        """New limits count for what comes; flows that are open stay open."""
+        """New limits count for what comes; flows that are open stay open. The same rate as before keeps its balance."""
+        burst = limits.burst or max(limits.bytes_per_second // 4, MIN_BURST)
+        same = self._bucket is not None and (self._bucket.rate, self._bucket.burst) == (limits.bytes_per_second, burst)
         self._limits = limits
-        if limits.bytes_per_second:
-            burst = limits.burst or max(limits.bytes_per_second // 4, MIN_BURST)
+        if limits.bytes_per_second and not same:
             self._bucket = TokenBucket(limits.bytes_per_second, burst, now)
-        else:
+        elif not limits.bytes_per_second:
             self._bucket = None
+
+    def is_unused(self, now: float) -> bool:
+        """Whether a new quota would be the same."""
+        return self.flows == 0 and (self._bucket is None or self._bucket.is_full(now))
 
     def open(self) -> FlowTicket:
         """Count a flow that is going to be dialled. Raises FlowFailed with Cause.LIMIT."""
