@@ -83,6 +83,8 @@ class Concentrator:
         self._timers: dict[ServedClient, TunnelTimer] = {}
         self._quotas: dict[str, ClientQuota] = {}
         self._draining = False
+        self._checked = registry.generation
+        """The state of the list of clients that the sessions were last compared with."""
         self.started = time.time()
 
     @property
@@ -142,13 +144,13 @@ class Concentrator:
         except StateError as error:
             self._events.warn("state", str(error))
             raise AuthRefused(AuthFailure.TOKEN_UNKNOWN) from None
-        limits = authorised.limits
-        quota = self.quota_of(authorised.name)
-        quota.set_limits(self._client_limits(limits), self._loop.time())
-        effective = quota.limits
-        return ClientAuthorised(
-            authorised.name, TunnelLimits(effective.max_flows, effective.max_pending, effective.bytes_per_second)
-        )
+        return ClientAuthorised(authorised.name, self._set_limits(authorised.name, authorised.limits))
+
+    def _set_limits(self, name: str, own: TunnelLimits | None) -> TunnelLimits:
+        """Give a client its limits, from now on; returns what it is told of them."""
+        limits = self._client_limits(own)
+        self.quota_of(name).set_limits(limits, self._loop.time())
+        return TunnelLimits(limits.max_flows, limits.max_pending, limits.bytes_per_second)
 
     def _client_limits(self, own: TunnelLimits | None) -> ClientLimits:
         general = self._settings.limits
@@ -176,10 +178,10 @@ class Concentrator:
             timer.stop()
         if client.name:
             self._event_of(client)("client-gone", f"client {client.name} is gone: {ended}")
-            if not any(other.name == client.name for other in self._tunnels):
-                quota = self._quotas.get(client.name)
-                if quota is not None and quota.flows == 0:
-                    del self._quotas[client.name]
+            # A quota that is in debt is kept, or coming back would pay it; it goes when another client leaves.
+            present, now = {other.name for other in self._tunnels}, self._loop.time()
+            for name in [name for name, quota in self._quotas.items() if name not in present and quota.is_unused(now)]:
+                del self._quotas[name]
 
     def _event_of(self, client: ServedClient) -> Callable[[str, str], None]:
         """Clients that nobody has authenticated must not fill a journal."""
@@ -202,11 +204,13 @@ class Concentrator:
     def check_clients(self) -> int:
         """Read the list of clients again if it changed; returns how many sessions were ended."""
         try:
-            if not self._registry.poll():
-                return 0
+            self._registry.poll()
         except StateError as error:
             self._events.warn("state", str(error))
+        # Not what poll says: an enrolment, or an attempt at one, may have read the change before us.
+        if self._checked == self._registry.generation:
             return 0
+        self._checked = self._registry.generation
         ended = 0
         for client, tunnel in list(self._tunnels.items()):
             if client.public_key and self._registry.check(client.public_key) is not None:
@@ -216,14 +220,16 @@ class Concentrator:
         return ended
 
     def reload(self, settings: ConcentratorSettings) -> None:
-        """Take new rules and limits (SIGHUP). Raises LocalError for bad rules; the old ones stay then."""
+        """Take new rules and limits (SIGHUP). Raises LocalError for bad rules and StateError for a list of clients that
+        cannot be read; the old settings stay then."""
+        self._registry.reload()
         self._way_out.set_rules(settings.rules)
         self._settings = settings
-        for client in self._tunnels:
-            if client.name:
-                self.quota_of(client.name).set_limits(self._client_limits(None), self._loop.time())
-        self._registry.reload()
         self.check_clients()
+        for client, tunnel in self._tunnels.items():
+            if client.name:
+                known = self._registry.client(client.name) if client.public_key else None
+                tunnel.set_limits(self._set_limits(client.name, known.limits if known is not None else None))
 
     # The end.
 

@@ -95,6 +95,8 @@ class Registry:
         self._clients: dict[str, Client] = {}
         self._folder = folder
         self._signature: tuple[int, int, int] | None = None
+        self.generation = 0
+        """Grows with every change of the list, whoever made it and whatever made us read it."""
         self.defaults = defaults if defaults is not None else TunnelLimits()
         self.reload()
 
@@ -188,6 +190,7 @@ class Registry:
         self._clients = {client.name: client for client in clients}
         self._by_key = {client.key: client for client in clients if client.key}
         self._signature = signature
+        self.generation += 1
 
     def _enrol(self, key: str, token: bytes, label: str, now: float) -> Client:
         with self._changing() as change:
@@ -277,6 +280,7 @@ class Registry:
     def _save(self) -> None:
         self._folder.write(CLIENTS_FILE, _format(self.clients()))
         self._signature = self._file_signature()
+        self.generation += 1
 
 
 class _Change:

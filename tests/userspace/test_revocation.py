@@ -1,0 +1,77 @@
+"""Who is no longer welcome goes, in whatever order the list of clients is changed, read and asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from quicsocks.userspace.enrolment import Registry
+from quicsocks.userspace.state import StateFolder
+from quicsocks.userspace.tunnel.types import AuthRefused, TunnelLimits
+from tests.tcp import wait_until
+from tests.userspace.memory_world import Origin, World
+from tests.userspace.test_world import in_world
+
+
+def another_process(made: World) -> Registry:
+    """The list of clients as the command line opens it."""
+    return Registry(StateFolder(made.settings.state_dir))
+
+
+async def connected(made: World, origin: Origin) -> None:
+    (await made.open("127.0.0.1", origin.port).connected())
+    assert len(made.concentrator.clients) == 1
+
+
+def test_a_revocation_that_an_enrolment_attempt_has_read_first_still_ends_the_session(tmp_path: Path) -> None:
+    """A revoked client could otherwise stay by knocking with worthless tokens, each of which reads the list again."""
+
+    async def script(made: World, origin: Origin) -> None:
+        await connected(made, origin)
+        another_process(made).revoke("home", 1.0)
+        with pytest.raises(AuthRefused):
+            made.registry.authorise(b"some key", b"some token", "", 2.0)
+        assert made.concentrator.check_clients() == 1
+        assert made.concentrator.check_clients() == 0
+
+    in_world(tmp_path, script)
+
+
+def test_a_revocation_that_sighup_reads_ends_the_session(tmp_path: Path) -> None:
+    async def script(made: World, origin: Origin) -> None:
+        await connected(made, origin)
+        another_process(made).revoke("home", 1.0)
+        made.concentrator.reload(made.settings)
+        await wait_until(lambda: made.notes[-1][0] == "refused")
+        assert "revoked" in made.notes[-1][1]
+
+    in_world(tmp_path, script)
+
+
+def test_a_key_that_a_new_one_has_replaced_loses_its_sessions(tmp_path: Path) -> None:
+    async def script(made: World, origin: Origin) -> None:
+        await connected(made, origin)
+        token = another_process(made).new_token("home", 1.0)
+        made.registry.authorise(b"the key of another machine", token, "", 2.0)
+        assert made.concentrator.check_clients() == 1
+
+    in_world(tmp_path, script)
+
+
+def test_limits_of_a_clients_own_survive_a_reload(tmp_path: Path) -> None:
+    async def script(made: World, origin: Origin) -> None:
+        home = another_process(made)
+        with home._changing():
+            own = home.client("home")
+            assert own is not None
+            home._put(dataclasses.replace(own, limits=TunnelLimits(max_flows=7, bytes_per_second=1000)))
+        made.registry.poll()
+        await connected(made, origin)
+        quota = made.concentrator.quota_of("home")
+        assert (quota.limits.max_flows, quota.limits.bytes_per_second) == (7, 1000)
+        made.concentrator.reload(made.settings)
+        assert (quota.limits.max_flows, quota.limits.bytes_per_second) == (7, 1000)
+
+    in_world(tmp_path, script)
