@@ -5,8 +5,9 @@ from __future__ import annotations
 from quicsocks.userspace.quic.types import Limits
 
 from ..sim.link import Conditions
-from .contract import Joined, SessionContract
+from .contract import SessionContract
 from .dialled import dial, dial_config, listen_config
+from .joined import Joined
 
 
 class TestAioquic(SessionContract):

@@ -7,7 +7,8 @@ import random
 from quicsocks.userspace.quic.memory import MemoryLink
 from quicsocks.userspace.quic.types import Limits
 
-from .contract import Joined, SessionContract
+from .contract import SessionContract
+from .joined import Joined
 from .recorders import SessionLog
 
 
