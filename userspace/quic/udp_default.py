@@ -13,8 +13,9 @@ from .types import Address
 BATCH = 64
 """Datagrams taken per readiness, so that timers and other sockets of the loop get their turn."""
 LARGEST = 65536
-BUFFER = 4 << 20
-"""Octets of the kernel's buffers: 30 ms at 1 Gbit/s, for the time that the event loop is busy elsewhere."""
+BUFFER = 1 << 20
+"""Octets of the kernel's buffers: 20 ms of what this engine can read, for the time that the event loop is busy
+elsewhere. More is a queue that every flow waits in while a bulk transfer outruns the reader."""
 ROUTES = 4096
 """Remote addresses remembered, to save making the same small object for every datagram."""
 
