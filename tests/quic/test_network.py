@@ -355,3 +355,33 @@ def test_a_streams_window_grows_with_its_readers_pace_and_its_path() -> None:
     grown = transfer(dial(conditions=far, limits=free).complete(), 2 << 20)
     assert fixed >= 2 * 32 * 0.1 * 0.9
     assert grown < fixed / 2
+
+
+def test_a_probe_after_an_outage_is_answered_in_a_round_trip_with_a_full_window_too() -> None:
+    """Probe timeouts have backed off by then: without it an outage of seconds lasts seconds longer."""
+    dialled = dial(conditions=Conditions(delay=0.05)).complete()
+    session, pair = dialled.client, dialled.pair
+    links = (pair.up, pair.down)
+    open_road = pair.up.conditions
+    for link in links:
+        link.conditions = replace(link.conditions, loss=1.0)
+    log = StreamLog(session.open_stream())
+    while not log.paused:
+        log.stream.write(bytes(16 << 10))
+    pair.pass_time(6.0)
+    for link in links:
+        link.conditions = open_road
+    heard = session.statistics().packets_received
+    session.probe()
+    begun = pair.now
+    pair.drive(lambda: session.statistics().packets_received > heard, 5.0)
+    assert pair.now - begun < 0.2
+
+
+def test_a_probe_before_the_handshake_and_after_the_end_is_nothing() -> None:
+    dialled = dial()
+    dialled.client.probe()
+    dialled.complete()
+    dialled.client.close()
+    dialled.client.probe()
+    dialled.end()

@@ -201,6 +201,11 @@ class AioquicSession:
         statistics.datagrams_dropped = connection.datagrams_dropped
         return statistics
 
+    def probe(self) -> None:
+        if self._ended is None and self._established:
+            self.connection.send_probe()
+            self.wake()
+
     def close(self, code: int = 0, reason: str = "") -> None:
         if self._ended is not None:
             return

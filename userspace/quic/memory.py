@@ -254,6 +254,9 @@ class MemorySession:
     def paths(self) -> tuple[NetworkPath, ...]:
         return () if self._ended is not None else (NetworkPath("udp", self._local, self._remote, True),)
 
+    def probe(self) -> None:
+        """Memory loses nothing, so there is nothing to find out."""
+
     def statistics(self) -> SessionStatistics:
         self._statistics.streams_open = len(self._streams)
         return self._statistics

@@ -178,6 +178,10 @@ class Session(Protocol):
 
     def statistics(self) -> SessionStatistics: ...
 
+    def probe(self) -> None:
+        """Send something now that a living peer answers at once, congestion or not: for when nothing has been heard of it
+        for a while. Nothing before the handshake completes, or after the end."""
+
     def close(self, code: int = 0, reason: str = "") -> None:
         """Close with an application error code. What streams still buffer is lost. A second call does nothing."""
 

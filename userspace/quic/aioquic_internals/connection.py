@@ -220,6 +220,10 @@ class Connection(SendingConnection):
         stream.max_stream_data_local = value
         self._limits_pending[stream] = None
 
+    def send_probe(self) -> None:
+        """A PING that the congestion window does not hold back, as after a probe timeout (RFC 9002 §7.5)."""
+        self._probe_pending = True
+
     def close_by_application(self, code: int, reason: str) -> None:
         if self._close_event is None:
             self.closed_by = ClosedBy.APPLICATION
