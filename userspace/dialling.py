@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from .quic.errors import End, Ended
+from .quic.errors import End, Ended, LocalError
 from .quic.types import Address, DialConfig, Endpoint, PathEvent, Session, Stream
 from .tunnel.client import ClientTunnel
 from .tunnel.types import Identity, TunnelLimits
@@ -84,7 +84,8 @@ async def dial(
     resolve: Callable[[str, int], Awaitable[Sequence[Address]]],
     usable: Callable[[Uplinked], None] | None = None,
 ) -> Uplinked:
-    """Make a tunnel to remote; raises DialFailed. Cancelling it leaves nothing behind.
+    """Make a tunnel to remote; raises DialFailed, or LocalError when config fits no address. Cancelling it leaves nothing
+    behind.
 
     usable: called as soon as flows may be sent, right behind the authentication and before its answer.
     """
@@ -159,11 +160,18 @@ async def _race(endpoint: Endpoint, addresses: Sequence[Address], config: DialCo
         while True:
             if left:
                 attempt = _Attempt(changed)
-                attempts.append(attempt)
                 try:
                     attempt.session = endpoint.dial(left.pop(0), config, attempt)
                 except OSError as error:
                     attempt.ended = Ended(End.UNREACHABLE, reason=error.strerror or str(error))
+                except LocalError:
+                    # E.g. an address of a family that this host lacks: another one may do.
+                    if left:
+                        continue
+                    if not attempts:
+                        raise
+                if attempt.session is not None or attempt.ended is not None:
+                    attempts.append(attempt)
             await _changed(changed, STAGGER if left else None, attempts)
             winner = next((attempt for attempt in attempts if attempt.completed and attempt.ended is None), None)
             if winner is not None and winner.session is not None:
@@ -182,7 +190,9 @@ async def _changed(changed: asyncio.Event, within: float | None, attempts: Seque
         return
     changed.clear()
     try:
-        await asyncio.wait_for(changed.wait(), within)
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the news.
+        async with asyncio.timeout(within):
+            await changed.wait()
     except TimeoutError:
         pass
 

@@ -50,6 +50,6 @@ def explain(ended: Ended) -> Refusal:
         if ended.code == CloseCode.GOING_AWAY:
             return Refusal("the concentrator is shutting down", final=False)
     text = _ENDS.get(ended.end, str(ended))
-    if ended.end in _ENDS and ended.reason and ended.end in (End.UNTRUSTED, End.ALPN_MISMATCH):
+    if ended.end in _ENDS and ended.reason and ended.end in (End.UNTRUSTED, End.ALPN_MISMATCH, End.UNREACHABLE):
         text = f"{text} ({ended.reason})"
     return Refusal(text, final=ended.end in (End.UNTRUSTED, End.ALPN_MISMATCH))
