@@ -54,6 +54,7 @@ class ClientFlow:
         self._closed = False
         self._wrote = False
         self._unanswered: Callable[[FlowFailed], bool] | None = None
+        self._on_over: Callable[[], None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
     # What the uplink calls.
@@ -100,6 +101,12 @@ class ClientFlow:
             self._connected.set_exception(error)
         self._wake_reader.set()
         self._wake_writer.set()
+        if self._on_over is not None:
+            self._on_over()
+
+    def on_over(self, callback: Callable[[], None]) -> None:
+        """Call callback when the flow fails, whoever ends it."""
+        self._on_over = callback
 
     def on_unanswered(self, callback: Callable[[FlowFailed], bool]) -> None:
         """Ask callback before failing while nothing has been answered yet; True when it takes the flow elsewhere."""
@@ -180,9 +187,8 @@ class ClientFlow:
             if not done.done():
                 done.set_result(None)
 
-        self._flows.remove(self.events)
         relay = self._relay = Relay(self._flow, sock, ended, loop=self._loop, watch=self._flows.watch)
-        self._flows.add(relay)
+        self._flows.replace(self.events, relay)
         self._flow.set_handler(relay)
         if self._paused:
             relay.pause_writing()

@@ -46,7 +46,6 @@ class FlowTable:
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self.opened = 0
-        self.failed = 0
         self._sent = 0
         self._received = 0
 
@@ -69,6 +68,12 @@ class FlowTable:
         self.opened += 1
         if self._timer is None and self._idle_timeout > 0:
             self._schedule()
+
+    def replace(self, old: Carried, new: Carried) -> None:
+        """new goes on with the flow that old has begun."""
+        self.add(new)
+        self.opened -= 1
+        self.remove(old)
 
     def remove(self, flow: Carried) -> None:
         if flow in self._flows:

@@ -39,6 +39,14 @@ MAX_WAITING = 4096
 """Flows that wait for a tunnel; the listeners' own limits are usually lower."""
 MAX_MOVES = 3
 """Times that one flow is opened again elsewhere, so that a concentrator that dies of it is not hunted down."""
+LAST_CHANCE = 1.0
+"""Seconds in which a silent session must answer once a second one stands: the network carries packets then, and a
+concentrator that still knows the session answers within a round trip."""
+STEADY = 10.0
+"""Seconds for which a connection must stand, or the next attempt is delayed as after a failure: a concentrator that
+accepts and drops us at once is not to be asked again and again without a pause."""
+MAX_DRAINING = 4
+"""Sessions kept for their open flows after a goodbye: more than a concentrator that is restarted has at once."""
 OPEN_TIMEOUT = 45.0
 """Seconds until a silent concentrator's answer to a connect is given up: more than its own timeouts together."""
 
@@ -94,7 +102,7 @@ class Uplink:
         self._current: Uplinked | None = None
         self._waiting: dict[ClientFlow, _Waiting] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._draining: set[Uplinked] = set()
+        self._draining: list[Uplinked] = []
         self._said: str = ""
         self._closing = False
         self._hurry = asyncio.Event()
@@ -113,22 +121,34 @@ class Uplink:
         return len(self._waiting)
 
     async def run(self) -> int:
-        """Keep connected until cancelled or ``close``; returns an exit code when there is no point in going on."""
+        """Keep connected until cancelled or ``close``; returns an exit code when there is no point in going on. Raises
+        LocalError when not even the first attempt can be made, e.g. without a file that was asked for."""
         while not self._closing:
             try:
                 uplinked = await self._connect(self._begin_early)
-            except DialFailed as failed:
+            except (DialFailed, LocalError) as failed:
                 self._current = None
-                code = self._explain_failure(explain(failed.ended))
+                if isinstance(failed, DialFailed):
+                    refusal = explain(failed.ended)
+                elif self.was_connected:
+                    refusal = Refusal(str(failed), final=False)
+                else:
+                    raise
+                code = self._explain_failure(refusal)
                 if code is not None:
                     return code
-                await self._pause(self._backoff.next_delay(slow=explain(failed.ended).final))
+                await self._pause(self._backoff.next_delay(slow=refusal.final))
                 continue
+            began = self._loop.time()
             successor: Uplinked | None = uplinked
             while successor is not None:
                 successor = await self._hold(successor)
             if self._config.once and not self._closing:
                 return EXIT_FAILED
+            if self._loop.time() - began >= STEADY:
+                self._backoff.reset()
+            else:
+                await self._pause(self._backoff.next_delay())
         return EXIT_OK
 
     async def close(self, code: int = 0, reason: str = "") -> None:
@@ -156,6 +176,8 @@ class Uplink:
     # Connecting and holding.
 
     async def _pause(self, delay: float) -> None:
+        if self._closing:
+            return
         self._hurry.clear()
         try:
             async with asyncio.timeout(delay):
@@ -165,7 +187,7 @@ class Uplink:
 
     async def _connect(self, usable: Callable[[Uplinked], None] | None = None) -> Uplinked:
         link = self._config.link
-        uplinked = await dial(
+        return await dial(
             self._endpoint,
             (link.host, link.port),
             self._config.dial,
@@ -173,45 +195,75 @@ class Uplink:
             resolve=self._resolve,
             usable=usable,
         )
-        self._backoff.reset()
-        return uplinked
 
     async def _hold(self, uplinked: Uplinked) -> Uplinked | None:
         """Use uplinked until it ends; returns its successor when one was dialled beside it in time."""
         self._begin(uplinked)
         watch: asyncio.Task[Uplinked] | None = None
         heard = _Hearing(self._loop.time())
+        patience, dial_after = Backoff(), 0.0
         try:
             while True:
                 news: list[asyncio.Future[Any]] = [uplinked.over, uplinked.goodbye]
                 if watch is not None:
                     news.append(watch)
                 await asyncio.wait(news, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
-                if watch is not None and watch.done():
-                    successor = self._taken(watch)
-                    watch = None
-                    if successor is not None:
-                        self._lost(uplinked, "the concentrator no longer answers on the old connection")
-                        uplinked.tunnel.close(0, "replaced")
-                        return successor
                 if uplinked.over.done():
                     self._lost(uplinked, explain(uplinked.over.result()).text)
-                    return None
+                    if watch is None or not watch.done():
+                        return None
+                    successor, watch = self._taken(watch), None
+                    return successor
                 if uplinked.goodbye.done():
                     reason = uplinked.goodbye.result() or "no reason given"
                     self._lost(uplinked, f"the concentrator says goodbye: {reason}")
                     self._drain(uplinked)
                     return None
-                silent = heard.silent_for(uplinked, self._loop.time())
-                if silent >= SILENCE and watch is None:
-                    watch = asyncio.create_task(self._connect())
+                now = self._loop.time()
+                silent = heard.silent_for(uplinked, now)
+                if not silent:
+                    patience.reset()
+                    if watch is not None:
+                        # It was an outage, and the session has survived it.
+                        ended, watch = watch, None
+                        await self._discard(ended)
+                    continue
+                uplinked.session.probe()
+                if watch is None:
+                    if silent >= SILENCE and now >= dial_after:
+                        watch = asyncio.create_task(self._connect())
+                elif watch.done():
+                    successor = self._taken(watch)
+                    if successor is None:
+                        watch, dial_after = None, now + patience.next_delay()
+                    elif await self._answers(uplinked, heard):
+                        ended, watch = watch, None
+                        await self._discard(ended)
+                    elif not uplinked.over.done():
+                        watch = None
+                        self._lost(uplinked, "the concentrator no longer answers on the old connection")
+                        uplinked.tunnel.close(0, "replaced")
+                        return successor
         finally:
             if watch is not None:
-                watch.cancel()
-                await asyncio.wait([watch])
-                successor = self._taken(watch)
-                if successor is not None:
-                    successor.tunnel.close(0, "not needed")
+                await self._discard(watch)
+
+    async def _answers(self, uplinked: Uplinked, heard: _Hearing) -> bool:
+        """Whether a silent session is heard after all, now that another one shows that the network works."""
+        deadline = self._loop.time() + LAST_CHANCE
+        while (now := self._loop.time()) < deadline and not uplinked.over.done():
+            if not heard.silent_for(uplinked, now):
+                return True
+            await asyncio.wait([uplinked.over], timeout=LAST_CHANCE / 20)
+        return False
+
+    async def _discard(self, watch: asyncio.Task[Uplinked]) -> None:
+        """End an attempt that is of no use any more, whatever has come of it."""
+        watch.cancel()
+        await asyncio.wait([watch])
+        successor = self._taken(watch)
+        if successor is not None:
+            successor.tunnel.close(0, "not needed")
 
     @staticmethod
     def _taken(watch: asyncio.Task[Uplinked]) -> Uplinked | None:
@@ -240,8 +292,7 @@ class Uplink:
 
     def _place_waiting(self) -> None:
         for waiting in list(self._waiting.values()):
-            del self._waiting[waiting.flow]
-            waiting.timer.cancel()
+            self._stop_waiting(waiting.flow)
             self._place(waiting.flow, waiting.moves)
 
     def _lost(self, uplinked: Uplinked, why: str) -> None:
@@ -254,8 +305,14 @@ class Uplink:
             self._say("disconnected", f"connection lost: {why}{action}")
 
     def _drain(self, uplinked: Uplinked) -> None:
-        self._draining.add(uplinked)
-        uplinked.over.add_done_callback(lambda _: self._draining.discard(uplinked))
+        while len(self._draining) >= MAX_DRAINING:
+            self._draining.pop(0).tunnel.close(0, "too many connections that were said goodbye to")
+        self._draining.append(uplinked)
+        uplinked.over.add_done_callback(lambda _: self._drained(uplinked))
+
+    def _drained(self, uplinked: Uplinked) -> None:
+        if uplinked in self._draining:
+            self._draining.remove(uplinked)
 
     def _explain_failure(self, refusal: Refusal) -> int | None:
         """Say what is wrong, once; returns the exit code when giving up is right."""
@@ -304,7 +361,10 @@ class Uplink:
             if moves >= MAX_MOVES or not flow.can_move or self._config.once:
                 flow.fail(FlowError(Failure.TUNNEL_DOWN, failed.detail))
                 return True
-            if self._current is uplinked:
+            if failed.cause is Cause.GOING_AWAY:
+                # Its goodbye is late, or lost in a program that says none.
+                uplinked.tunnel_goodbye(failed.detail, 0.0)
+            if self._current is uplinked and not (uplinked.ready.done() and failed.cause is Cause.NOT_AUTHENTICATED):
                 self._current = None
             flow.detach()
             self._place(flow, moves + 1)
@@ -334,8 +394,12 @@ class Uplink:
         except FlowFailed as failed:
             flow.fail(to_flow_error(failed))
             return
-        if flow.is_waiting and addresses:
+        if not flow.is_waiting or not addresses:
+            return
+        if uplinked.tunnel.usable:
             self._open(flow, uplinked, addresses[0], moves)
+        else:
+            self._place(flow, moves)
 
     def _wait(self, flow: ClientFlow, moves: int) -> None:
         if len(self._waiting) >= MAX_WAITING:
@@ -343,11 +407,15 @@ class Uplink:
             return
         timer = self._loop.call_later(self._config.wait_for_tunnel, self._give_up, flow, Failure.TUNNEL_TIMEOUT, "")
         self._waiting[flow] = _Waiting(flow, timer, moves)
+        # One whose application has gone leaves its place to others.
+        flow.on_over(lambda: self._stop_waiting(flow))
 
-    def _give_up(self, flow: ClientFlow, failure: Failure, detail: str) -> None:
+    def _stop_waiting(self, flow: ClientFlow) -> None:
         waiting = self._waiting.pop(flow, None)
         if waiting is not None:
             waiting.timer.cancel()
+
+    def _give_up(self, flow: ClientFlow, failure: Failure, detail: str) -> None:
         flow.fail(FlowError(failure, detail or self.last_problem))
 
     def _spawn(self, coroutine: Awaitable[None]) -> None:
