@@ -19,7 +19,7 @@ from typing import Any
 
 from . import config_values
 from .config_exit import ExitChooser
-from .config_file import ConfigError, ConfigFile, load
+from .config_file import ConfigError, ConfigFile, Layer, load
 from .config_layers import Options, Resolver
 from .config_schema import (
     CLIENT_SETTINGS,
@@ -96,6 +96,11 @@ def client_settings(
     if command is not None:
         given = resolver.source_of("listen") == "user"
         listen = listen if given else (config_values.Listen(tcp=("127.0.0.1", 0)),)
+        if all(item.tcp is None for item in listen):
+            resolver.errors.append(
+                f"{resolver.where('listen')}: a command behind -- is told of a TCP listener by its variables; "
+                "add --listen 127.0.0.1:0, or leave --listen out"
+            )
         login = login if resolver.source_of("password") == "user" else private_login()
     if login is None and not values.get("allow_open", False):
         _refuse_open(resolver, listen)
@@ -129,13 +134,9 @@ def concentrator_settings(options: Options) -> tuple[ConcentratorSettings, tuple
     resolver.finish()
     common = _common(resolver, values)
     if "certificate_file" in values and "key_file" not in values:
-        resolver.errors.append("a certificate is given without its key; give the key with --key FILE")
+        resolver.errors.append(_CERTIFICATE_WITHOUT_KEY)
     if "public_name" in values:
-        named = values.pop("public_name")
-        try:
-            values["public_name"], values["public_port"] = config_values.public_name(named)
-        except ValueError as error:
-            resolver.errors.append(f"{resolver.where('public_name')}: {error}")
+        values["public_name"], values["public_port"] = _public_name(resolver, values["public_name"])
     listen = tuple(item.tcp for item in values.pop("listen", ()))
     if listen:
         values["listen"] = listen
@@ -175,9 +176,11 @@ def check_file(path: Path, environ: Mapping[str, str]) -> list[str]:
     resolver = Resolver(Options(environ={}), file)
     resolver.read_secrets = False
     resolver.values((*COMMON_SETTINGS, EXIT_SETTING), [file.common])
-    resolver.values(CONCENTRATOR_SETTINGS, [file.concentrator])
-    for layer in (file.client, *file.exits.values()):
-        resolver.values((LINK_SETTING, *CLIENT_SETTINGS), [layer])
+    _check_concentrator(resolver, resolver.values(CONCENTRATOR_SETTINGS, [file.concentrator]), environ)
+    for layers in [[layer, file.client] for layer in file.exits.values()] or [[file.client]]:
+        _check_client(resolver, layers, environ)
+    # A key that every exit has of its own hides the general one, which may be wrong all the same.
+    resolver.values((LINK_SETTING, *CLIENT_SETTINGS), [file.client])
     for layer in file.exits.values():
         entry = layer.get("link")
         if entry is not None and isinstance(entry.value, str):
@@ -186,6 +189,25 @@ def check_file(path: Path, environ: Mapping[str, str]) -> list[str]:
             except LinkError as error:
                 resolver.errors.append(f"{entry.source}: {error}")
     return list(dict.fromkeys(resolver.errors))
+
+
+def _check_client(resolver: Resolver, layers: Sequence[Layer], environ: Mapping[str, str]) -> None:
+    """What is wrong only together, in one exit's view of the file; a password may come from the environment."""
+    values = resolver.values((LINK_SETTING, *CLIENT_SETTINGS), layers)
+    named = any("password_file" in layer for layer in layers)
+    if {"QUICSOCKS_USERNAME", "QUICSOCKS_PASSWORD", "QUICSOCKS_PASSWORD_FILE"} & environ.keys():
+        return
+    username, password = values.get("username"), "in a file" if named else values.get("password")
+    _login(resolver, username, password)
+    if username is None and password is None and not values.get("allow_open", False):
+        _refuse_open(resolver, values.get("listen", ()))
+
+
+def _check_concentrator(resolver: Resolver, values: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    if "certificate_file" in values and "key_file" not in values and "QUICSOCKS_KEY" not in environ:
+        resolver.errors.append(_CERTIFICATE_WITHOUT_KEY)
+    if "public_name" in values:
+        _public_name(resolver, values["public_name"])
 
 
 def _reload(options: Options) -> ConcentratorSettings:
@@ -208,6 +230,17 @@ def _common(resolver: Resolver, values: dict[str, Any]) -> CommonSettings:
     )
 
 
+_CERTIFICATE_WITHOUT_KEY = "a certificate is given without its key; give the key with --key FILE"
+
+
+def _public_name(resolver: Resolver, named: str) -> tuple[str | None, int | None]:
+    try:
+        return config_values.public_name(named)
+    except ValueError as error:
+        resolver.errors.append(f"{resolver.where('public_name')}: {error}")
+        return None, None
+
+
 def _group(cls: Callable[..., Any], values: dict[str, Any], prefix: str) -> Any:
     """A sub-dataclass from the values whose attribute begins with its name; they are taken out."""
     names = [name for name in values if name.startswith(prefix + ".")]
@@ -220,7 +253,9 @@ def _login(resolver: Resolver, username: str | None, password: str | None) -> Lo
     if username is None or password is None:
         have, lack = ("password", "user name") if username is None else ("user name", "password")
         how = "--username NAME" if username is None else "--password-file FILE"
-        resolver.errors.append(f"a {have} is set without a {lack}; set it with {how}")
+        key = "password" if username is None else "username"
+        where = f"{resolver.where(key)}: " if resolver.source_of(key) else ""
+        resolver.errors.append(f"{where}a {have} is set without a {lack}; set it with {how}")
         return None
     for what, text in (("user name", username), ("password", password)):
         if not 1 <= len(text.encode()) <= 255:  # RFC 1929 §2

@@ -56,7 +56,11 @@ class ExitChooser:
         if entry is not None:
             return self._parse(entry.value, entry.source)
         link: Link | None = resolver.attempt(lambda: self._store.load(name))
-        if link is None and not resolver.errors:
+        if link is None and name in resolver.file.exits and not resolver.errors:
+            resolver.errors.append(
+                f"the exit {name} has no link; save one with: quicsocks link add {name}, or set link_file in [exit.{name}]"
+            )
+        elif link is None and not resolver.errors:
             known = self._names()
             hint = f"known are: {', '.join(known)}" if known else "none is"
             resolver.errors.append(f"no exit {name} is known ({hint}); save its link with: quicsocks link add {name}")

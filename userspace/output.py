@@ -16,6 +16,7 @@ from .link import Link, LinkError, is_name, parse_authority
 from .quic.types import Address
 from .state import StateFolder
 
+_TO_GIVE = "links-to-give"
 _PROBES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Documentation addresses (RFC 5737, RFC 3849): covered by the default route, and nobody's."""
 
@@ -29,13 +30,20 @@ def hand_out_link(link: Link, folder: StateFolder, stdout: TextIO, *, print_link
     if print_link or stdout.isatty():
         stdout.write(link.uri + "\n")
         stdout.flush()
-        return f"link for {name}: save it on the other machine with: quicsocks link add"
-    links = folder.subfolder("links-to-give")
+        forget_link(folder, name)
+        return f"link for {name}: save it on the other machine with: quicsocks link add {name}"
+    links = folder.subfolder(_TO_GIVE)
     links.write(f"{name}.link", (link.uri + "\n").encode("ascii"))
     path = links.file(f"{name}.link")
     stdout.write(f"{path}\n")
     stdout.flush()
     return f"link for {name} is in {path} (use --print-link to have it on standard output)"
+
+
+def forget_link(folder: StateFolder, name: str) -> None:
+    """Remove the file with a client's earlier link, which no longer enrols anybody. Raises StateError."""
+    if folder.file(_TO_GIVE).is_dir():
+        folder.subfolder(_TO_GIVE).remove(f"{name}.link")
 
 
 def link_host(

@@ -75,7 +75,7 @@ def private_folder(path: Path) -> Path:
                 raise StateError(f"{path} is a link made by another user; remove it or choose another folder")
             info = path.stat()
     except OSError as error:
-        raise StateError(f"cannot make or open the folder {path}: {reason(error)}") from None
+        raise StateError(f"cannot make or open the folder {path}: {reason(error)}; choose another one") from None
     if not stat.S_ISDIR(info.st_mode):
         raise StateError(f"{path} is not a folder; remove it or choose another with --state DIR")
     if info.st_uid != os.getuid():

@@ -19,6 +19,7 @@ import pytest
 
 from quicsocks.userspace import __version__
 from quicsocks.userspace.cli import main
+from quicsocks.userspace.cli import parser as command_line
 from quicsocks.userspace.cli.parser import COMMANDS, build_parser
 from quicsocks.userspace.enrolment import Registry
 from quicsocks.userspace.link import Link, base64url, parse
@@ -147,6 +148,17 @@ def test_every_help_is_short_and_has_an_example(parser: Any) -> None:
     assert len(text.splitlines()) <= 60
 
 
+@pytest.mark.parametrize("words", ["run", "concentrator", "status", "env", "link list", "client list"])
+def test_the_folders_are_flags_of_every_command_that_looks_into_one(words: str) -> None:
+    parsed = command_line.parse(build_parser(), [*words.split(), "--state", "s", "--runtime", "r"])
+    assert (parsed.state, parsed.runtime) == ("s", "r")
+
+
+def test_long_forms_of_the_short_flags() -> None:
+    assert command_line.parse(build_parser(), ["run", "--verbose", "-v"])._more == 2
+    assert command_line.parse(build_parser(), ["concentrator", "--quiet"])._less == 1
+
+
 def test_all_commands_are_there() -> None:
     text = build_parser().format_help()
     for command in COMMANDS:
@@ -170,6 +182,11 @@ def test_no_flag_takes_a_secret() -> None:
         (["link"], "say what to do with links: add, list or remove; see: quicsocks link --help"),
         (["client"], "say what to do with clients: add, list, revoke or link; see: quicsocks client --help"),
         (["run", "--listen"], "argument --listen: expected one argument; see: quicsocks run --help"),
+        (["lnk", "add"], "quicsocks has no command lnk; did you mean link?"),
+        (["client", "remoke", "x"], "quicsocks client has no command remoke; did you mean revoke?"),
+        (["link", "zzz"], "quicsocks link has no command zzz; there are: add, list, remove"),
+        (["check", "a", "-c", "b"], "the file is named twice; name it once: quicsocks check FILE"),
+        (["run", "--"], "there is no command after --; e.g.: quicsocks run -- curl http://example.com/"),
         (["status", "--", "x"], "only 'quicsocks run' takes a command after --"),
         (
             ["client", "add", "x", "--expires", "soon"],
@@ -186,7 +203,7 @@ def test_no_flag_takes_a_secret() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_one_line(machine: Machine, words: list[str], line: str) -> None:
-    expected = 125 if "--" in words else 2
+    expected = 125 if words[:1] == ["run"] and "--" in words else 2
     assert machine.refuses(*words, code=expected) == line
 
 
@@ -284,7 +301,8 @@ def test_removing(machine: Machine) -> None:
     assert machine.says("link", "list", "--names") == ""
 
 
-def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
+def at_the_prompt(state: Path, typed: bytes) -> tuple[int, bytes]:
+    """Type something at the prompt of ``link add home``: its exit code, and what the terminal has shown."""
     terminal, theirs = pty.openpty()
     # setsid: getpass asks the controlling terminal.
     process = subprocess.Popen(
@@ -292,23 +310,34 @@ def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")},
+        env={"PATH": os.environ["PATH"], "HOME": str(state), "XDG_STATE_HOME": str(state)},
     )
     os.close(theirs)
     shown = b""
     while b"link (not shown):" not in shown:
         shown += os.read(terminal, 1000)
-    os.write(terminal, LINK.uri.encode() + b"\n")
+    os.write(terminal, typed)
     try:
         while piece := os.read(terminal, 1000):
             shown += piece
     except OSError:
         pass  # how a terminal says that the last process has closed it
     os.close(terminal)
-    assert process.wait(10) == 0
+    return process.wait(10), shown
+
+
+def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
+    code, shown = at_the_prompt(tmp_path / "state", LINK.uri.encode() + b"\n")
+    assert code == 0
     assert b"saved home" in shown
     assert SECRET.encode() not in shown
     assert LinkStore(tmp_path / "state/quicsocks").load("home") == LINK
+
+
+def test_control_c_at_the_prompt_leaves_the_line(tmp_path: Path) -> None:
+    code, shown = at_the_prompt(tmp_path / "state", b"\x03")
+    assert code == 130
+    assert shown.endswith(b"link (not shown): \r\n")
 
 
 # client.
@@ -332,6 +361,12 @@ def test_inviting_and_listing(machine: Machine) -> None:
     assert "laptop  enrolled  as me  last seen" in machine.says("client", "list")
     (row,) = json.loads(machine.says("client", "list", "--json"))
     assert (row["state"], row["label"], row["link_expires"]) == ("enrolled", "me", None)
+
+
+def test_revoking_removes_the_link_that_was_to_be_given(machine: Machine) -> None:
+    _, out, _ = machine("client", "add", "laptop")
+    assert machine("client", "revoke", "laptop")[0] == 0
+    assert not Path(out.strip()).exists()
 
 
 def test_without_a_terminal_the_link_goes_to_a_file(machine: Machine) -> None:

@@ -217,6 +217,45 @@ def test_check_file(home: Home) -> None:
     assert check_file(home.path / "none.toml", {})[0].startswith("cannot read the configuration")
 
 
+def test_check_finds_what_is_wrong_only_together(home: Home) -> None:
+    def lines(text: str, **environ: str) -> list[str]:
+        path = home.file(text)
+        return [line.replace(f"{path}:", "") for line in check_file(path, environ)]
+
+    needs = "can be reached from other machines and needs a password; set --username and --password-file, or "
+    needs += "--allow-open to let everybody in"
+    open_listener = "[client]\nlisten = '0.0.0.0:1080'\n"
+    assert lines(open_listener) == [f"3: listen: 0.0.0.0:1080 {needs}"]
+    assert lines(open_listener, QUICSOCKS_PASSWORD_FILE="/x", QUICSOCKS_USERNAME="u") == []
+    assert lines(open_listener + "username = 'u'\npassword_file = 'x'\n[exit.a]\n") == []
+    assert lines(open_listener + "username = 'u'\n") == [
+        "4: username: a user name is set without a password; set it with --password-file FILE"
+    ]
+    assert lines(open_listener + "allow_open = true\n[exit.a]\n[exit.b]\nallow_open = false\n") == [
+        f"3: listen: 0.0.0.0:1080 {needs}"
+    ]
+    assert lines("[concentrator]\ncert = 'c'\npublic_name = 'a b'\n") == [
+        "a certificate is given without its key; give the key with --key FILE",
+        "4: public_name: 'a b' is not a host name",
+    ]
+    assert lines("[client]\nlisten = '0.0.0.x:1'\n[exit.a]\nlisten = '1099'\n") == [
+        "3: listen: '0.0.0.x' is not an IP address; a name is not taken here"
+    ]
+
+
+def test_a_command_needs_a_tcp_listener(ready: Home) -> None:
+    def settings(*listen: str) -> ClientSettings:
+        return client_settings(ready.options({"listen": list(listen)}), "home", ["true"])[0]
+
+    (line,) = ready.complaints(settings, "unix:/x")
+    assert line == (
+        "--listen: a command behind -- is told of a TCP listener by its variables; add --listen 127.0.0.1:0, or leave "
+        "--listen out"
+    )
+    both = settings("unix:/x", "127.0.0.1:0")
+    assert (both.listen_unix, both.listen_tcp) == ((Path("/x"),), (("127.0.0.1", 0),))
+
+
 def test_check_ignores_the_environment(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUICSOCKS_DRAIN", "nonsense")
     assert check_file(home.file(""), os.environ) == []

@@ -40,6 +40,13 @@ def test_a_misspelt_exit_lists_the_known(ready: Home) -> None:
     ]
 
 
+def test_a_table_without_a_link_says_so(ready: Home) -> None:
+    ready.file("[exit.office]\nlisten = '1099'\n")
+    assert ready.complaints(ready.client, "office") == [
+        "the exit office has no link; save one with: quicsocks link add office, or set link_file in [exit.office]"
+    ]
+
+
 def test_a_table_and_a_saved_link_of_one_name_belong_together(ready: Home) -> None:
     ready.file("[exit.home]\nlisten = '1099'\n")
     settings = ready.client()

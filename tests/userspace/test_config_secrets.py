@@ -35,10 +35,10 @@ def test_password_errors(ready: Home) -> None:
         ready.client, QUICSOCKS_USERNAME="u", QUICSOCKS_PASSWORD="p", QUICSOCKS_PASSWORD_FILE="/x"
     ) == ["$QUICSOCKS_PASSWORD: password and password_file are both given; keep one"]
     assert ready.complaints(ready.client, flags={"username": "u"}) == [
-        "a user name is set without a password; set it with --password-file FILE"
+        "--username: a user name is set without a password; set it with --password-file FILE"
     ]
     assert ready.complaints(ready.client, QUICSOCKS_PASSWORD="p") == [
-        "a password is set without a user name; set it with --username NAME"
+        "$QUICSOCKS_PASSWORD: a password is set without a user name; set it with --username NAME"
     ]
     assert ready.complaints(ready.client, QUICSOCKS_USERNAME="a:b", QUICSOCKS_PASSWORD="p") == [
         "the user name must not contain a colon, because HTTP cannot carry it"

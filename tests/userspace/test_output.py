@@ -14,7 +14,7 @@ import pytest
 
 from quicsocks.userspace import output, profiles
 from quicsocks.userspace.link import LinkError, base64url, parse
-from quicsocks.userspace.output import hand_out_link, link_host
+from quicsocks.userspace.output import forget_link, hand_out_link, link_host
 from quicsocks.userspace.profiles import LinkStore
 from quicsocks.userspace.state import StateError, StateFolder
 
@@ -45,6 +45,21 @@ def test_otherwise_it_goes_to_a_private_file_and_its_name_is_printed(tmp_path: P
     assert mode(path) == 0o600
     assert base64url(TOKEN) not in stream.getvalue() + said
     assert str(path) in said
+
+
+def test_a_link_that_no_longer_enrols_anybody_does_not_lie_about(tmp_path: Path) -> None:
+    folder, stream = StateFolder(tmp_path / "state"), io.StringIO()
+    forget_link(folder, "home")
+    assert list(folder.path.iterdir()) == []
+    hand_out_link(LINK, folder, stream)
+    path = Path(stream.getvalue().strip())
+    hand_out_link(LINK, folder, Terminal())
+    assert not path.exists()
+
+
+def test_the_line_about_a_link_names_the_command_to_run(tmp_path: Path) -> None:
+    said = hand_out_link(LINK, StateFolder(tmp_path / "state"), Terminal())
+    assert said == "link for home: save it on the other machine with: quicsocks link add home"
 
 
 # Which host.

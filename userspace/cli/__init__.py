@@ -27,6 +27,8 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words, command = split_command(list(sys.argv[1:] if argv is None else argv))
+    if command is not None and words[:1] != ["run"]:
+        return _failed("only 'quicsocks run' takes a command after --", WRONG_USAGE, None)
     try:
         return _run(words, command)
     except (UsageError, ConfigError) as error:
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        if "-vv" in words or words.count("-v") > 1:
+        if "-vv" in words or words.count("-v") + words.count("--verbose") > 1:
             raise
         return _failed(f"internal error ({type(error).__name__}: {error}); run with -vv for more", FAILED, command)
 
@@ -50,8 +52,6 @@ def _run(words: list[str], command: list[str] | None) -> int:
     parser = build_parser()
     arguments = parse(parser, words)
     if command is not None:
-        if arguments.command_name != "run":
-            raise UsageError("only 'quicsocks run' takes a command after --")
         if not command:
             raise UsageError("there is no command after --; e.g.: quicsocks run -- curl http://example.com/")
         arguments.command = command

@@ -24,10 +24,13 @@ def register(commands: Commands) -> None:
         handler=_check,
     )
     parser.add_argument("_file", metavar="FILE", nargs="?", help="the file (default: the one that run would read)")
+    parser.add_argument("-c", "--config", metavar="FILE", dest="_config", help="the same, as other commands take it")
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    named = arguments._file or os.environ.get(CONFIG_VARIABLE)
+    if arguments._file and arguments._config:
+        raise UsageError("the file is named twice; name it once: quicsocks check FILE")
+    named = arguments._file or arguments._config or os.environ.get(CONFIG_VARIABLE)
     path = Path(named) if named else default_path(os.environ)
     if path is None:
         raise UsageError("there is no configuration file; name one: quicsocks check FILE")

@@ -17,12 +17,12 @@ from ..config_schema import CONCENTRATOR_SETTINGS
 from ..enrolment import TOKEN_LIFETIME, Client, Registry
 from ..identity import needs_pin, server_credentials
 from ..link import Link
-from ..output import hand_out_link, link_host
+from ..output import forget_link, hand_out_link, link_host
 from ..settings import ConcentratorSettings
 from ..state import StateFolder
 from ..status import StatusError, ask, duration, socket_path
 from ..tunnel.types import TunnelLimits
-from .parser import Commands, Parser, UsageError, add_command, add_common, add_settings, options_of
+from .parser import FOLDERS, Commands, Parser, UsageError, add_command, add_common, add_settings, options_of
 
 _FOR_LINKS = ("listen", "public_name", "cert", "key", "print_link")
 
@@ -79,7 +79,7 @@ def register(commands: Commands) -> None:
     )
     add.add_argument("--rate", metavar="SIZE", dest="_rate", help="bytes per second of this client, e.g. 10M")
     for one in (add, listing, revoke, link):
-        add_common(one, ("state", "runtime", "name"))
+        add_common(one, (*FOLDERS, "name"))
 
 
 def _no_action(arguments: argparse.Namespace) -> int:
@@ -147,9 +147,10 @@ def _public(settings: ConcentratorSettings) -> tuple[str, int, str]:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    settings, _, registry = _open(arguments)
+    settings, folder, registry = _open(arguments)
     registry.revoke(arguments._name, time.time())
     answer = _tell(settings)
+    forget_link(folder, arguments._name)
     if answer is None:
         told = "no concentrator is running here"
     else:

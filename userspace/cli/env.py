@@ -12,7 +12,7 @@ from ..config_schema import CLIENT_SETTINGS
 from ..environment import SHELLS, export_lines, proxy_variables, unset_lines
 from ..quic.types import Address
 from ..settings import DEFAULT_SOCKS_PORT
-from .parser import Commands, add_command, add_common, add_settings, options_of
+from .parser import FOLDERS, Commands, add_command, add_common, add_settings, options_of
 from .status import running
 
 
@@ -30,7 +30,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--shell", choices=SHELLS, default="sh", dest="_shell", help="whose language (default: sh)")
     parser.add_argument("--unset", action="store_true", dest="_unset", help="print lines that remove the variables")
     add_settings(parser, CLIENT_SETTINGS, ("no_proxy",))
-    add_common(parser, ("runtime",))
+    add_common(parser, FOLDERS)
 
 
 def _env(arguments: argparse.Namespace) -> int:

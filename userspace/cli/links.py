@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 from ..config import common_settings
-from ..config_schema import COMMON_SETTINGS
 from ..link import MAX_LINK, LinkError, format_pin, is_name, looks_like_link, parse
 from ..profiles import LinkStore
 from ..state import read_private
-from .parser import Commands, Parser, UsageError, add_command, add_config_flag, add_settings, options_of
+from .parser import FOLDERS, Commands, Parser, UsageError, add_command, add_common, options_of
 
 
 def register(commands: Commands) -> None:
@@ -52,8 +51,7 @@ def register(commands: Commands) -> None:
     )
     remove.add_argument("_name", metavar="NAME", help="its name")
     for one in (add, listing, remove):
-        add_config_flag(one)
-        add_settings(one, COMMON_SETTINGS, ("state",))
+        add_common(one, FOLDERS)
 
 
 def _no_action(arguments: argparse.Namespace) -> int:
@@ -106,6 +104,9 @@ def _read(file: str | None) -> str:
             return getpass.getpass("link (not shown): ")
         except EOFError:
             return ""
+        except KeyboardInterrupt:
+            print(file=sys.stderr)  # the shell's next prompt gets a line of its own
+            raise
     return sys.stdin.read(MAX_LINK + 1)
 
 

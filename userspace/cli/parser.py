@@ -19,6 +19,8 @@ COMMANDS = (
     "concentrator", "run", "link", "client", "check", "env", "status", "demo", "version", "completion",
 )  # fmt: skip
 _MODULES = {"link": "links", "client": "clients"}
+FOLDERS = ("state", "runtime")
+"""Every command that looks into a folder takes both, so that the same flags fit them all."""
 
 
 class UsageError(Exception):
@@ -31,6 +33,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
         raise UsageError(f"{message}; see: {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Say of an unknown command which one may be meant; argparse would list them all."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            near = difflib.get_close_matches(str(value), list(action.choices), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(action.choices)}"
+            raise UsageError(f"{self.prog} has no command {value}; {hint}")
+        super()._check_value(action, value)
 
 
 Commands = Any
@@ -135,8 +145,10 @@ def add_common(parser: argparse.ArgumentParser, only: Sequence[str] = ()) -> Non
     add_config_flag(parser)
     add_settings(parser, COMMON_SETTINGS, only)
     if not only or "verbosity" in only:
-        parser.add_argument("-v", action="count", default=0, dest="_more", help="say more; -vv: everything")
-        parser.add_argument("-q", action="count", default=0, dest="_less", help="say nothing but errors")
+        parser.add_argument(
+            "-v", "--verbose", action="count", default=0, dest="_more", help="say more; -vv: everything"
+        )
+        parser.add_argument("-q", "--quiet", action="count", default=0, dest="_less", help="say nothing but errors")
 
 
 def options_of(arguments: argparse.Namespace, **overrides: Any) -> Options:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import common_settings
 from ..status import StatusError, ask, instances, render, socket_path
-from .parser import Commands, add_command, add_common, options_of
+from .parser import FOLDERS, Commands, add_command, add_common, options_of
 
 
 def register(commands: Commands) -> None:
@@ -28,7 +28,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--check", action="store_true", dest="_check", help="say nothing; exit with 0 only if all are connected"
     )
-    add_common(parser, ("runtime",))
+    add_common(parser, FOLDERS)
 
 
 def _status(arguments: argparse.Namespace) -> int:
