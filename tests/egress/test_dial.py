@@ -23,6 +23,7 @@ from quicsocks.userspace.egress.rules import parse_rules
 from quicsocks.userspace.egress.special import IPAddress
 from quicsocks.userspace.quic.errors import LocalError
 from quicsocks.userspace.tunnel.types import Cause, FlowFailed
+from tests.tcp import tcp_pair
 
 from .loops import Run
 
@@ -267,6 +268,36 @@ def test_a_connection_to_itself_is_refused(run: Run[Any], monkeypatch: pytest.Mo
     with pytest.raises(FlowFailed, match="itself") as caught:
         run(dialler().dial("127.0.0.1", port))
     assert caught.value.cause is Cause.REFUSED
+
+
+def test_cancellation_while_the_losers_are_cleared_away_closes_the_winner(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        ours, theirs = tcp_pair()
+        lost, leave = asyncio.Event(), asyncio.Event()
+
+        async def attempt(self: Dialler, address: IPAddress, port: int) -> socket.socket:
+            if str(address) == "127.0.0.2":
+                return ours
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.set()
+                await leave.wait()
+            raise FlowFailed(Cause.TIMED_OUT)
+
+        monkeypatch.setattr(Dialler, "_attempt", attempt)
+        dialling = asyncio.create_task(dialler().connect([ip_address("127.0.0.1"), ip_address("127.0.0.2")], 80))
+        await lost.wait()
+        dialling.cancel()
+        leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+        assert ours.fileno() == -1
+        theirs.close()
+
+    run(main())
 
 
 def test_cancellation_closes_everything(run: Run[Any]) -> None:

@@ -175,6 +175,9 @@ class Dialler:
                         raise error
                 race.handle_timer(loop.time())
             if winner is not None:
+                # Before the winner is let go of: a cancellation in this moment closes it, too.
+                await _discard(running)
+                running = {}
                 result, winner = self._result(winner), None
                 return result
             if race.expired:
