@@ -49,6 +49,9 @@ from .way_out import WayOut, build_way_out
 
 WATCH_INTERVAL = 0.5
 """Seconds between two looks at the list of clients: a revoked one's connection ends within a second."""
+SESSIONS_PER_CLIENT = 32
+"""Sessions of one client: as many commands as a person runs at once, each with its own. What stalled flows may hold is
+counted for a session, and the sessions of all clients together are limited: neither is one client's to use up."""
 DRAIN_CLOSE = 1.0
 """Seconds for the sessions' closing packets to leave after the drain."""
 
@@ -170,6 +173,10 @@ class Concentrator:
     def client_ready(self, client: ServedClient) -> None:
         text = f"client {client.name} connected from {shown_address(*client.session.peer_address)}"
         self._event_of(client)("client-connected", text)
+        if client.public_key:
+            own = [tunnel for other, tunnel in self._tunnels.items() if other.public_key == client.public_key]
+            for tunnel in own[:-SESSIONS_PER_CLIENT]:
+                tunnel.close(CloseCode.LIMIT_EXCEEDED, "too many connections of this client; this was the oldest")
 
     def client_gone(self, client: ServedClient, ended: Ended) -> None:
         self._tunnels.pop(client, None)

@@ -1,13 +1,19 @@
-"""Who is no longer welcome goes, in whatever order the list of clients is changed, read and asked."""
+"""Who is no longer welcome goes, in whatever order the list of clients is changed, read and asked; and what a client may
+use is the client's, however many connections it makes."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
 
 import pytest
 
+from quicsocks.userspace.concentrator import SESSIONS_PER_CLIENT
+from quicsocks.userspace.dialling import dial
+from quicsocks.userspace.egress.limits import ClientLimits
 from quicsocks.userspace.enrolment import Registry
+from quicsocks.userspace.quic.errors import End, Ended
 from quicsocks.userspace.state import StateFolder
 from quicsocks.userspace.tunnel.types import AuthRefused, TunnelLimits
 from tests.tcp import wait_until
@@ -73,5 +79,39 @@ def test_limits_of_a_clients_own_survive_a_reload(tmp_path: Path) -> None:
         assert (quota.limits.max_flows, quota.limits.bytes_per_second) == (7, 1000)
         made.concentrator.reload(made.settings)
         assert (quota.limits.max_flows, quota.limits.bytes_per_second) == (7, 1000)
+
+    in_world(tmp_path, script)
+
+
+def test_one_client_cannot_take_the_sessions_of_all(tmp_path: Path) -> None:
+    async def script(made: World, origin: Origin) -> None:
+        await connected(made, origin)
+        config = made.uplink._config
+        for _ in range(SESSIONS_PER_CLIENT + 3):
+            await dial(
+                made.endpoint,
+                (made.link.host, made.link.port),
+                config.dial,
+                identity=config.identity,
+                resolve=made._resolve,
+            )
+        await wait_until(lambda: len(made.concentrator.clients) <= SESSIONS_PER_CLIENT)
+        assert made.endpoint.links[-1].client.ended is None
+        assert made.endpoint.links[1].client.ended is not None
+
+    in_world(tmp_path, script)
+
+
+def test_a_quota_in_debt_outlives_the_clients_sessions(tmp_path: Path) -> None:
+    """Coming back must not be a way to a new burst."""
+
+    async def script(made: World, origin: Origin) -> None:
+        await connected(made, origin)
+        quota = made.concentrator.quota_of("home")
+        quota.set_limits(ClientLimits(bytes_per_second=1000), 0.0)
+        quota.transferred(1 << 20, asyncio.get_running_loop().time())
+        made.endpoint.links[-1].sever(Ended(End.TIMED_OUT))
+        await wait_until(lambda: not made.concentrator.clients)
+        assert made.concentrator.quota_of("home") is quota
 
     in_world(tmp_path, script)
