@@ -181,6 +181,8 @@ class Client:
         if event == "connected":
             # A command's own output comes next: it need not hear that all is well.
             (self._events.detail if self._settings.command is not None else self._events.info)(event, line)
+        elif self.uplink.gave_up:
+            self._events.error(event, line)
         else:
             self._events.notice(event, line)
 

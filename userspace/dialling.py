@@ -13,6 +13,7 @@ from typing import Any
 
 from .quic.errors import End, Ended, LocalError
 from .quic.types import Address, DialConfig, Endpoint, PathEvent, Session, Stream
+from .refusal import CANNOT_RESOLVE
 from .tunnel.client import ClientTunnel
 from .tunnel.types import Identity, TunnelLimits
 from .tunnel_timer import TunnelTimer
@@ -92,10 +93,10 @@ async def dial(
     try:
         addresses = interleave(await resolve(*remote))[:MAX_ADDRESSES]
     except OSError as error:
-        text = f"cannot resolve {remote[0]}: {error.strerror or error}"
+        text = f"{CANNOT_RESOLVE} {remote[0]}: {error.strerror or error}"
         raise DialFailed(Ended(End.UNREACHABLE, reason=text)) from None
     if not addresses:
-        raise DialFailed(Ended(End.UNREACHABLE, reason=f"{remote[0]} has no address"))
+        raise DialFailed(Ended(End.UNREACHABLE, reason=f"{CANNOT_RESOLVE} {remote[0]}: it has no address"))
     session, early = await _race(endpoint, addresses, config)
     uplinked = Uplinked(session, identity)
     uplinked.tunnel.handshake_completed()

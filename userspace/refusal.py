@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from .quic.errors import End, Ended
 from .tunnel.types import AuthFailure, CloseCode
 
+CANNOT_RESOLVE = "cannot resolve"
+"""How the reason of an Ended begins when the concentrator's name has no address: nothing was tried at all."""
 _NEW_LINK = "get a new link (on the concentrator: quicsocks client link NAME)"
 
 _AUTH = {
@@ -51,5 +53,9 @@ def explain(ended: Ended) -> Refusal:
             return Refusal("the concentrator is shutting down", final=False)
     text = _ENDS.get(ended.end, str(ended))
     if ended.end in _ENDS and ended.reason and ended.end in (End.UNTRUSTED, End.ALPN_MISMATCH, End.UNREACHABLE):
-        text = f"{text} ({ended.reason})"
+        if ended.reason.startswith(CANNOT_RESOLVE):
+            text = f"{ended.reason}; check the name in the link, and that this machine can resolve names"
+        else:
+            what, _, hint = text.partition("; ")
+            text = f"{what} ({ended.reason.rstrip('.')}); {hint}"
     return Refusal(text, final=ended.end in (End.UNTRUSTED, End.ALPN_MISMATCH))

@@ -19,7 +19,7 @@ from typing import Any
 
 from quicsocks.socks.types import Failure, FlowError
 
-from .backoff import Backoff
+from .backoff import SLOW, Backoff
 from .causes import to_flow_error
 from .client_flow import ClientFlow
 from .dialling import DialFailed, Uplinked, dial
@@ -110,6 +110,8 @@ class Uplink:
         self.connected_since: float | None = None
         self.reconnections = 0
         self.last_problem = ""
+        self.gave_up = False
+        """Whether what was said last is why the program ends."""
 
     @property
     def current(self) -> Uplinked | None:
@@ -301,6 +303,7 @@ class Uplink:
         self.connected_since = None
         self.last_problem = why
         if not self._closing:
+            self.gave_up = self._config.once
             action = "" if self._config.once else "; reconnecting"
             self._say("disconnected", f"connection lost: {why}{action}")
 
@@ -319,12 +322,17 @@ class Uplink:
         self.last_problem = refusal.text
         line = f"cannot connect to {self._config.link.authority}: {refusal.text}"
         if refusal.final and not self.was_connected:
+            self.gave_up = True
             self._say("refused", line)
             return EXIT_REFUSED
         if self._config.once:
+            self.gave_up = True
             self._say("unreachable", line)
             return EXIT_FAILED
-        self._say("refused" if refusal.final else "unreachable", f"{line}; trying again")
+        if refusal.final:
+            self._say("refused", f"{line}; trying again, but only every {SLOW:.0f} s")
+        else:
+            self._say("unreachable", f"{line}; trying again")
         return None
 
     def _say(self, event: str, line: str) -> None:
