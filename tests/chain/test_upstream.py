@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicsocks.userspace.chain.handshakes import HttpConnectHandshake, Socks5Handshake
+from quicsocks.socks.replies import REPLIES
+from quicsocks.userspace.causes import to_flow_error
+from quicsocks.userspace.chain.handshakes import UPSTREAM_FAILED, HttpConnectHandshake, Socks5Handshake
 from quicsocks.userspace.chain.shadowsocks import AeadStream
 from quicsocks.userspace.chain.upstream import Upstream, UpstreamDialler
 from quicsocks.userspace.egress.dial import DialConfig, Dialler
@@ -299,15 +301,15 @@ async def outcome(url: str, handle: Callable[[socket.socket], Awaitable[None]]) 
 @pytest.mark.parametrize(
     ("reply", "cause"),
     [
-        (1, Cause.NETWORK_FAILURE),
+        (1, UPSTREAM_FAILED),
         (2, Cause.DENIED),
         (3, Cause.NETWORK_UNREACHABLE),
         (4, Cause.HOST_UNREACHABLE),
         (5, Cause.REFUSED),
         (6, Cause.TIMED_OUT),
-        (7, Cause.NETWORK_FAILURE),
+        (7, UPSTREAM_FAILED),
         (8, Cause.FAMILY_UNSUPPORTED),
-        (0x77, Cause.NETWORK_FAILURE),
+        (0x77, UPSTREAM_FAILED),
     ],
 )
 def test_socks_replies(run: Run[Any], reply: int, cause: Cause) -> None:
@@ -321,13 +323,13 @@ def test_socks_replies(run: Run[Any], reply: int, cause: Cause) -> None:
         ("403 Forbidden", Cause.DENIED),
         ("407 Proxy Authentication Required", Cause.DENIED),
         ("429 Slow down", Cause.LIMIT),
-        ("502 Bad Gateway", Cause.NETWORK_FAILURE),
+        ("502 Bad Gateway", UPSTREAM_FAILED),
         ("503 Unavailable", Cause.HOST_UNREACHABLE),
         ("504 Gateway Timeout", Cause.TIMED_OUT),
-        ("302 Found", Cause.NETWORK_FAILURE),
+        ("302 Found", UPSTREAM_FAILED),
         ("502 Bad\r\nProxy-Status: p; error=connection_refused", Cause.REFUSED),
         ("502 Bad\r\nproxy-status: p;next-hop=a; error=destination_ip_unroutable", Cause.HOST_UNREACHABLE),
-        ("502 Bad\r\nProxy-Status: p; error=unheard_of", Cause.NETWORK_FAILURE),
+        ("502 Bad\r\nProxy-Status: p; error=unheard_of", UPSTREAM_FAILED),
     ],
 )
 def test_http_answers(run: Run[Any], head: str, cause: Cause) -> None:
@@ -346,7 +348,7 @@ def test_what_is_no_answer(run: Run[Any], scheme: str, answer: bytes) -> None:
         await loop.sock_sendall(sock, answer)
 
     error = run(outcome(f"{scheme}://127.0.0.1:PORT", handle))
-    assert error.cause in (Cause.NETWORK_FAILURE, Cause.DENIED)
+    assert error.cause in (UPSTREAM_FAILED, Cause.DENIED)
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "http"])
@@ -362,10 +364,16 @@ def test_an_upstream_that_is_down(run: Run[Any]) -> None:
         for _ in range(2):
             with pytest.raises(FlowFailed, match="the upstream cannot be reached") as caught:
                 await subject.dial("127.0.0.1", 9)
-            assert caught.value.cause is Cause.NETWORK_FAILURE
+            assert caught.value.cause is UPSTREAM_FAILED
 
     run(main())
     assert len(events) == 1
+    assert "cannot be reached (refused); check that it runs" in events[0]
+    assert "Connect call" not in events[0]
+
+
+def test_applications_do_not_take_the_upstream_for_their_destination() -> None:
+    assert REPLIES[to_flow_error(FlowFailed(UPSTREAM_FAILED)).failure].rep == 0x01
 
 
 def test_the_policy_holds_and_the_upstream_never_sees_a_name(run: Run[Any]) -> None:

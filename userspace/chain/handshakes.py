@@ -87,7 +87,7 @@ class Socks5Handshake:
         if version != 5:
             raise PeerError("the upstream's reply is no SOCKS5 reply")
         if reply != 0:
-            cause, text = SOCKS5_CAUSES.get(reply, (Cause.NETWORK_FAILURE, f"reply {reply:#04x}"))
+            cause, text = SOCKS5_CAUSES.get(reply, (UPSTREAM_FAILED, f"reply {reply:#04x}"))
             raise FlowFailed(cause, f"the upstream says: {text}")
         lengths = {1: 10, 3: 7 + first, 4: 22}
         if kind not in lengths:
@@ -160,22 +160,26 @@ def _http_cause(code: int, head: str) -> Cause:
         429: Cause.LIMIT,
         503: Cause.HOST_UNREACHABLE,
         504: Cause.TIMED_OUT,
-    }.get(code, Cause.NETWORK_FAILURE)
+    }.get(code, UPSTREAM_FAILED)
 
 
 def _short(data: bytes) -> bytes:
     return bytes((len(data),)) + data
 
 
+UPSTREAM_FAILED = Cause.INTERNAL
+"""The proxy behind us failed, and said nothing of the destination. Not NETWORK_FAILURE, which on bare ``qt`` is how a
+refused connection looks, so that an application would be told that its destination has refused."""
+
 SOCKS5_CAUSES = {
-    0x01: (Cause.NETWORK_FAILURE, "general failure"),
+    0x01: (UPSTREAM_FAILED, "general failure"),
     0x02: (Cause.DENIED, "not allowed by its rules"),
     0x03: (Cause.NETWORK_UNREACHABLE, "network unreachable"),
     0x04: (Cause.HOST_UNREACHABLE, "host unreachable"),
     0x05: (Cause.REFUSED, "connection refused"),
     # TTL expired by the RFC, "timed out" by the custom of Tor, Dante and others; the latter is what happens.
     0x06: (Cause.TIMED_OUT, "TTL expired or timed out"),
-    0x07: (Cause.NETWORK_FAILURE, "command not supported"),
+    0x07: (UPSTREAM_FAILED, "command not supported"),
     0x08: (Cause.FAMILY_UNSUPPORTED, "address type not supported"),
 }
 

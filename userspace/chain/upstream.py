@@ -20,7 +20,7 @@ from ..egress.dial import Dialler, DialResult
 from ..egress.special import IPAddress
 from ..quic.errors import LocalError, PeerError
 from ..tunnel.types import Cause, FlowFailed
-from .handshakes import HttpConnectHandshake, Socks5Handshake
+from .handshakes import UPSTREAM_FAILED, HttpConnectHandshake, Socks5Handshake
 from .pipe import pump, reset, tcp_pair
 from .shadowsocks import AeadStream, Cipher
 from .urls import parse_proxy_url, reject_options
@@ -117,10 +117,10 @@ class UpstreamDialler:
                     inner = sock
             except PeerError as error:
                 self._tell(str(error))
-                raise FlowFailed(Cause.NETWORK_FAILURE, str(error)) from None
+                raise FlowFailed(UPSTREAM_FAILED, str(error)) from None
             except OSError as error:
                 raise FlowFailed(
-                    Cause.NETWORK_FAILURE, f"the upstream broke the connection: {error.strerror or error}"
+                    UPSTREAM_FAILED, f"the upstream broke the connection: {error.strerror or error}"
                 ) from None
             return DialResult(inner, result.local, (str(address), port))
         except BaseException:
@@ -135,8 +135,9 @@ class UpstreamDialler:
             if error.cause is Cause.LIMIT:
                 raise
             # Not the destination's failure: its cause must not be taken for one.
-            self._tell(str(error))
-            raise FlowFailed(Cause.NETWORK_FAILURE, f"the upstream cannot be reached: {error}") from None
+            why = error.cause.name.lower().replace("_", " ")
+            self._tell(f"cannot be reached ({why}); check that it runs, and --upstream")
+            raise FlowFailed(UPSTREAM_FAILED, f"the upstream cannot be reached: {error}") from None
 
     async def _handshake(self, sock: socket.socket, address: IPAddress, port: int) -> None:
         if self.upstream.scheme == "socks5":
