@@ -49,6 +49,7 @@ class HandshakesDatagramsAndEnds(Contract):
         near.stream.write(bytes(1000))
         joined.settle()
         assert joined.server.statistics().stream_bytes_received == 1001
+        assert joined.client.statistics().stream_bytes_sent == 1001
         assert joined.client.statistics().streams_open == 1
         assert joined.client.statistics().engine
         assert len(far.data) == 1000

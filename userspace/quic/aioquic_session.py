@@ -198,6 +198,7 @@ class AioquicSession:
         statistics.packets_sent = connection.packets_sent
         statistics.packets_lost = packets_lost(connection.congestion_controller)
         statistics.streams_open = len(self._streams)
+        statistics.stream_bytes_sent = connection.data_sent
         statistics.datagrams_dropped = connection.datagrams_dropped
         return statistics
 

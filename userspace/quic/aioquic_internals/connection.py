@@ -216,6 +216,11 @@ class Connection(SendingConnection):
         """Octets that the peer has used of ``max_data``."""
         return self._local_max_data.used
 
+    @property
+    def data_sent(self) -> int:
+        """Octets of stream data sent so far, those sent again not counted twice."""
+        return self._remote_max_data_used
+
     def raise_max_stream_data(self, stream: QuicStream, value: int) -> None:
         stream.max_stream_data_local = value
         self._limits_pending[stream] = None
