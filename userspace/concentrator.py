@@ -27,6 +27,7 @@ from .output import hand_out_link, link_host, shown_address
 from .quic.errors import Ended, LocalError
 from .quic.factory import open_endpoint
 from .quic.types import Endpoint, Limits, ListenConfig, Session, SessionHandler
+from .reloading import waiting_for_restart
 from .served_client import Reached, ServedClient
 from .settings import ConcentratorSettings
 from .state import Claim, StateError, StateFolder
@@ -292,16 +293,15 @@ class Concentrator:
     @staticmethod
     def _client_status(client: ServedClient) -> dict[str, Any]:
         host, port = client.session.peer_address
-        statistics = client.session.statistics()
         return {
             "name": client.name,
             "address": shown_address(host, port),
             "since": client.since,
             "flows": client.open_flows,
-            "rtt": statistics.smoothed_rtt,
+            "rtt": client.session.statistics().smoothed_rtt,
             "alpn": client.session.alpn,
-            "bytes_in": statistics.stream_bytes_received,
-            "bytes_out": statistics.stream_bytes_sent,
+            "bytes_in": client.bytes_received,
+            "bytes_out": client.bytes_sent,
         }
 
 
@@ -421,11 +421,14 @@ def _on_signals(
     def reload() -> None:
         notifier.reloading()
         try:
-            concentrator.reload(settings.reload() if settings.reload is not None else settings)
+            renewed = settings.reload() if settings.reload is not None else settings
+            concentrator.reload(renewed)
         except (StateError, LocalError, ValueError) as error:
             events.warn("reload", f"not reloaded, the old settings stay: {error}")
         else:
-            events.info("reload", "rules, limits and clients reloaded")
+            waiting = ", ".join(waiting_for_restart(settings, renewed))
+            rest = f"; changed, but only for the next start: {waiting}" if waiting else ""
+            events.info("reload", f"rules, clients and their limits reloaded{rest}")
         notifier.ready()
 
     for number in (signal.SIGTERM, signal.SIGINT):

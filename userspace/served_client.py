@@ -60,7 +60,23 @@ class ServedClient:
         self._reach = reach
         self._flows = flows
         self._dials: set[_Dial] = set()
-        self.open_flows = 0
+        self._relays: set[Relay] = set()
+        self._sent = 0
+        self._received = 0
+
+    @property
+    def open_flows(self) -> int:
+        return len(self._relays)
+
+    @property
+    def bytes_sent(self) -> int:
+        """What destinations have sent to this client, ended flows included."""
+        return self._sent + sum(relay.sent for relay in self._relays)
+
+    @property
+    def bytes_received(self) -> int:
+        """What this client has sent to destinations, ended flows included."""
+        return self._received + sum(relay.received for relay in self._relays)
 
     @property
     def dialling(self) -> int:
@@ -105,7 +121,9 @@ class ServedClient:
 
         def ended(_error: FlowFailed | None) -> None:
             self._flows.remove(relay)
-            self.open_flows -= 1
+            self._relays.discard(relay)
+            self._sent += relay.sent
+            self._received += relay.received
             ticket.close()
 
         charge = quota.transferred if quota.limits.bytes_per_second else None
@@ -113,7 +131,7 @@ class ServedClient:
             flow, reached.sock, ended, loop=asyncio.get_running_loop(), watch=self._flows.watch, charge=charge
         )
         self._flows.add(relay)
-        self.open_flows += 1
+        self._relays.add(relay)
         return relay
 
 

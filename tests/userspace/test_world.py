@@ -87,6 +87,8 @@ def test_bytes_and_half_closes_pass_in_both_directions(tmp_path: Path, engine: s
         assert len(made.flows) == 0
         await made.concentrator.flows.wait_empty()
         assert made.flows.bytes_sent == made.concentrator.flows.bytes_received == len(b"request")
+        (told,) = made.concentrator.status()["clients"]
+        assert (told["flows"], told["bytes_in"], told["bytes_out"]) == (0, 7, 60_000)
         app.close()
 
     in_world(tmp_path, script, engine=engine)
