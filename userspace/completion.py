@@ -73,7 +73,13 @@ def _flag(action: argparse.Action) -> Flag:
 
 def _plain(text: str) -> str:
     """A help text without anything that a shell, or a completion language, reads as more than text."""
-    return re.sub(r"[^A-Za-z0-9 ,./()=+-]", "", text.replace("%%", "%").replace(":", ","))
+    return re.sub(r"[^A-Za-z0-9 ,.:;/()=+-]", "", text.replace("%%", "%"))
+
+
+def _described(word: str, help: str) -> str:
+    """An item of zsh's ``_describe``, where a colon ends the word unless it is escaped."""
+    escaped = help.replace(":", "\\:")
+    return f"'{word}:{escaped}'"
 
 
 def _all(command: Command) -> list[Command]:
@@ -138,9 +144,9 @@ def _zsh(root: Command) -> str:
     ]
     for command in _all(root):
         lines.append(f"    ('{command.words}')")
-        items = [f"'{child.words.split()[-1]}:{child.help}'" for child in command.children]
+        items = [_described(child.words.split()[-1], child.help) for child in command.children]
         items += [f"'{choice}'" for choice in command.choices]
-        items += [f"'{name}:{flag.help}'" for flag in command.flags for name in flag.names]
+        items += [_described(name, flag.help) for flag in command.flags for name in flag.names]
         lines.append(f"      found=({' '.join(items)})")
         if command.words in _TAKES_LINK_NAME:
             lines.append('      found+=(${(f)"$(quicsocks link list --names 2>/dev/null)"})')

@@ -40,6 +40,12 @@ def test_every_command_is_in_every_script(shell: str) -> None:
         assert word in text
 
 
+def test_descriptions_keep_their_colons_and_semicolons() -> None:
+    fish, zsh = (script(build_parser(), shell) for shell in ("fish", "zsh"))
+    assert "-d 'UDP address:port, or port for all addresses; repeatable'" in fish
+    assert r"'--listen:UDP address\:port, or port for all addresses; repeatable'" in zsh
+
+
 @pytest.fixture
 def fake_quicsocks(tmp_path: Path) -> dict[str, str]:
     """A command that knows two saved links."""
