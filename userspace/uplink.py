@@ -2,8 +2,9 @@
 
 Front doors hand it flows at any time. A flow goes out at once while there is a tunnel, and otherwise waits for one, up
 to a limit. A session that stays silent although something was sent is not given up (that would turn every short outage
-into broken flows), but a second one is dialled beside it; when that one succeeds first, the silent one is dead: its
-concentrator has lost its state, e.g. by a restart. Flows that were not answered yet move to the new one.
+into broken flows): it is probed, and a second one is dialled beside it. When that one stands and the silent one still
+does not answer, its concentrator has lost its state, e.g. by a restart, and flows that were not answered yet move to the
+new one. When it does answer, it was an outage, and the second one is let go.
 
 What can be forged before a handshake completes never ends a client that has been connected: it goes on trying, slowly.
 """
@@ -22,7 +23,7 @@ from quicsocks.socks.types import Failure, FlowError
 from .backoff import SLOW, Backoff
 from .causes import to_flow_error
 from .client_flow import ClientFlow
-from .dialling import DialFailed, Uplinked, dial
+from .dialling import DialFailed, Uplinked, dial, interleave
 from .link import Link
 from .output import shown_address
 from .quic.errors import LocalError
@@ -47,6 +48,8 @@ STEADY = 10.0
 accepts and drops us at once is not to be asked again and again without a pause."""
 MAX_DRAINING = 4
 """Sessions kept for their open flows after a goodbye: more than a concentrator that is restarted has at once."""
+MAX_ADDRESSES = 4
+"""Addresses of a name that are tried on bare ``qt``: two of each family."""
 OPEN_TIMEOUT = 45.0
 """Seconds until a silent concentrator's answer to a connect is given up: more than its own timeouts together."""
 
@@ -355,9 +358,11 @@ class Uplink:
         if uplinked.session.alpn == ALPN_QT and not _is_address(flow.request.host):
             self._spawn(self._open_by_name(flow, uplinked, moves))
             return
-        self._open(flow, uplinked, flow.request.host, moves)
+        self._open(flow, uplinked, [flow.request.host], moves)
 
-    def _open(self, flow: ClientFlow, uplinked: Uplinked, host: str, moves: int) -> None:
+    def _open(self, flow: ClientFlow, uplinked: Uplinked, hosts: Sequence[str], moves: int) -> None:
+        """hosts: a name or an address, or several addresses, to be tried one after the other."""
+
         def unanswered(failed: FlowFailed) -> bool:
             gone = (
                 failed.cause in (Cause.NOT_AUTHENTICATED, Cause.GOING_AWAY)
@@ -365,7 +370,11 @@ class Uplink:
                 or uplinked.session.ended is not None
             )
             if not gone:
-                return False
+                if not hosts[1:] or not flow.can_move:
+                    return False
+                flow.detach()
+                self._open(flow, uplinked, hosts[1:], moves)
+                return True
             if moves >= MAX_MOVES or not flow.can_move or self._config.once:
                 flow.fail(FlowError(Failure.TUNNEL_DOWN, failed.detail))
                 return True
@@ -380,7 +389,7 @@ class Uplink:
 
         flow.on_unanswered(unanswered)
         try:
-            tunnel_flow = uplinked.tunnel.open_flow(Destination(host, flow.request.port), flow.events)
+            tunnel_flow = uplinked.tunnel.open_flow(Destination(hosts[0], flow.request.port), flow.events)
         except FlowFailed as failed:
             if not unanswered(failed):
                 flow.fail(to_flow_error(failed))
@@ -405,7 +414,8 @@ class Uplink:
         if not flow.is_waiting or not addresses:
             return
         if uplinked.tunnel.usable:
-            self._open(flow, uplinked, addresses[0], moves)
+            hosts = [host for host, _ in interleave([(address, flow.request.port) for address in addresses])]
+            self._open(flow, uplinked, hosts[:MAX_ADDRESSES], moves)
         else:
             self._place(flow, moves)
 

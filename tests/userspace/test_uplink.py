@@ -4,6 +4,7 @@ loop, a lost flow that could have lived, or a place that a dead request keeps.""
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,31 @@ def test_a_name_that_cannot_be_resolved_is_named_as_such(tmp_path: Path) -> None
         await made.close()
 
     run(main())
+
+
+def test_on_bare_qt_all_addresses_of_a_name_are_tried(tmp_path: Path) -> None:
+    """The concentrator may lack the family of the first."""
+
+    async def script(made: World, origin: Origin) -> None:
+        tried: list[str] = []
+
+        async def resolve(name: str) -> list[str]:
+            return ["2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2"]
+
+        async def reach(host: str, port: int) -> tuple[socket.socket, str, int]:
+            tried.append(host)
+            if ":" in host:
+                raise FlowFailed(Cause.NETWORK_UNREACHABLE)
+            sock = socket.socket()
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", origin.port))
+            return sock, "192.0.2.99", 1
+
+        made.uplink._resolve_through = resolve
+        made.concentrator._way_out.reach = reach  # type: ignore[method-assign] # a network of the test's own
+        flow = made.open("www.example", 80)
+        await flow.connected()
+        assert tried == ["2001:db8::1", "192.0.2.1"]
+        flow.abort()
+
+    in_world(tmp_path, script, alpn="qt")
