@@ -147,7 +147,8 @@ class Concentrator:
             raise
         except StateError as error:
             self._events.warn("state", str(error))
-            raise AuthRefused(AuthFailure.TOKEN_UNKNOWN) from None
+            # Of the answers that there are, the one after which a client tries again: its link is as good as before.
+            raise AuthRefused(AuthFailure.TIMED_OUT) from None
         return ClientAuthorised(authorised.name, self._set_limits(authorised.name, authorised.limits))
 
     def _set_limits(self, name: str, own: TunnelLimits | None) -> TunnelLimits:

@@ -14,9 +14,9 @@ from quicsocks.userspace.dialling import dial
 from quicsocks.userspace.egress.limits import ClientLimits
 from quicsocks.userspace.enrolment import Registry
 from quicsocks.userspace.quic.errors import End, Ended
-from quicsocks.userspace.state import StateFolder
+from quicsocks.userspace.state import StateError, StateFolder
 from quicsocks.userspace.tunnel.types import AuthRefused, TunnelLimits
-from tests.tcp import wait_until
+from tests.tcp import run, wait_until
 from tests.userspace.memory_world import Origin, World
 from tests.userspace.test_world import in_world
 
@@ -115,3 +115,28 @@ def test_a_quota_in_debt_outlives_the_clients_sessions(tmp_path: Path) -> None:
         assert made.concentrator.quota_of("home") is quota
 
     in_world(tmp_path, script)
+
+
+def test_an_enrolment_that_cannot_be_written_down_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk at the concentrator says nothing about the link."""
+
+    def refuse(folder: StateFolder, name: str, data: bytes) -> None:
+        raise StateError("cannot write: no space left on device")
+
+    async def main() -> None:
+        made, origin = World(tmp_path), Origin()
+        with monkeypatch.context() as patch:
+            patch.setattr(StateFolder, "write", refuse)
+            made.start()
+            await wait_until(lambda: bool(made.notes))
+        try:
+            assert made.notes[0][0] == "unreachable"
+            made.uplink.retry_now()
+            await connected(made, origin)
+        finally:
+            await made.close()
+            origin.close()
+
+    run(main())
