@@ -30,9 +30,14 @@ _ENDS = {
     End.HANDSHAKE_TIMED_OUT: "no answer; check the address, that the concentrator runs, and that UDP is let through",
     End.UNREACHABLE: "nothing listens there, or the network does not carry packets to it; check the address and that "
     "the concentrator runs",
+    End.PEER_RESET: "the concentrator no longer knows this connection; it has probably been restarted",
+    End.TIMED_OUT: "nothing has been heard from the concentrator for too long",
     End.VERSION_MISMATCH: "no QUIC version in common; update both",
     End.REFUSED: "the concentrator takes no connections now",
 }
+
+
+_WITH_REASON = (End.UNTRUSTED, End.ALPN_MISMATCH, End.UNREACHABLE, End.TIMED_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,10 @@ def explain(ended: Ended) -> Refusal:
         if ended.code == CloseCode.GOING_AWAY:
             return Refusal("the concentrator is shutting down", final=False)
     text = _ENDS.get(ended.end, str(ended))
-    if ended.end in _ENDS and ended.reason and ended.end in (End.UNTRUSTED, End.ALPN_MISMATCH, End.UNREACHABLE):
+    if ended.reason and ended.end in _WITH_REASON:
         if ended.reason.startswith(CANNOT_RESOLVE):
             text = f"{ended.reason}; check the name in the link, and that this machine can resolve names"
         else:
             what, _, hint = text.partition("; ")
-            text = f"{what} ({ended.reason.rstrip('.')}); {hint}"
+            text = f"{what} ({ended.reason.rstrip('.')})" + (f"; {hint}" if hint else "")
     return Refusal(text, final=ended.end in (End.UNTRUSTED, End.ALPN_MISMATCH))

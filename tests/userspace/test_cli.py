@@ -563,7 +563,8 @@ def test_status(machine: Machine, running: Callable[[str, dict[str, Handler]], N
     assert machine("status", "--check") == (1, "", "")
     assert machine("status", "home", "--check") == (0, "", "")
     assert "client office: not connected: no answer" in machine.says("status", "office")
-    assert machine.refuses("status", "nobody", code=1).startswith("nothing is running at")
+    line = machine.refuses("status", "nobody", code=1)
+    assert line == f"no process nobody is running here (sockets in {machine.runtime}: home, office)"
 
 
 def test_completion(machine: Machine) -> None:

@@ -34,6 +34,14 @@ NEW_LINK = "get a new link (on the concentrator: quicsocks client link NAME)"
             "cannot resolve gw.example.com: Name or service not known; check the name in the link, and that this machine "
             "can resolve names",
         ),
+        (
+            Ended(End.TIMED_OUT, reason="no answer to the authentication"),
+            "nothing has been heard from the concentrator for too long (no answer to the authentication)",
+        ),
+        (
+            Ended(End.PEER_RESET),
+            "the concentrator no longer knows this connection; it has probably been restarted",
+        ),
     ],
     ids=lambda value: value.end.name if isinstance(value, Ended) else "",
 )

@@ -57,8 +57,11 @@ def running(runtime_dir: Any, name: str | None = None) -> tuple[list[dict[str, A
         try:
             answer = ask(socket_path(runtime_dir, one), {"command": "status"})
         except StatusError as error:
-            if name is not None or not str(error).startswith("nothing is running"):
+            if not str(error).startswith("nothing is running"):
                 failures.append(str(error))
+            elif name is not None:
+                known = ", ".join(instances(runtime_dir)) or "none"
+                failures.append(f"no process {name} is running here (sockets in {runtime_dir}: {known})")
             continue
         answers.append({"instance": one, **answer})
     return answers, failures
