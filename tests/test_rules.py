@@ -253,6 +253,7 @@ SANS_IO_ROOMS: dict[str, frozenset[str]] = {
     "userspace/tunnel": frozenset(),
     "userspace/egress": frozenset([
         "userspace/egress/dial.py",
+        "userspace/egress/fair.py",
         "userspace/egress/own_addresses.py",
         "userspace/egress/resolve.py",
         "userspace/egress/tunnel_dns.py",

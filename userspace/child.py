@@ -118,12 +118,12 @@ def _in_foreground() -> bool:
 async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
-        try:
-            async with asyncio.timeout(KILL_AFTER):
-                await process.wait()
-        except TimeoutError:
+        ended = asyncio.ensure_future(process.wait())
+        # Not asyncio.timeout: before Python 3.11.3 it does not work in a task that has been cancelled, as this one has.
+        await asyncio.wait([ended], timeout=KILL_AFTER)
+        if not ended.done():
             process.kill()
-            await process.wait()
+        await ended
 
 
 def _reason(error: OSError | ValueError) -> str:

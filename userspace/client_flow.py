@@ -12,11 +12,12 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from quicsocks.socks.sockets import reset
 from quicsocks.socks.types import Bound, Failure, FlowError, Request
 
 from .causes import to_flow_error
 from .flows import FlowTable
-from .relay import Relay, reset_socket
+from .relay import Relay
 from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
 
 WRITE_AHEAD = 256 << 10
@@ -178,7 +179,7 @@ class ClientFlow:
     async def relay(self, sock: socket.socket, early: bytes = b"") -> None:
         if self._error is not None or self._flow is None:
             # Broken since it was connected: the application sees what TCP would have shown it.
-            reset_socket(sock)
+            reset(sock)
             return
         done: asyncio.Future[None] = self._loop.create_future()
 

@@ -152,6 +152,7 @@ class Registry:
 
         Raises AuthRefused, and StateError when an enrolment could not be written down and so did not happen.
         """
+        self.poll()  # a client revoked this very moment must not come in
         digest = hashlib.sha256(public_key).hexdigest()
         client = self._by_key.get(digest)
         if client is not None and client.revoked is None:

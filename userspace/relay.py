@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 
+from quicsocks.socks.sockets import reset as reset_socket
 from quicsocks.socks.watch import Watch
 
 from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
@@ -27,17 +27,6 @@ _IOV = 64
 """Buffers given to one sendmsg; Linux takes 1,024, more than that gains nothing."""
 
 Charge = Callable[[int, float], float]
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-def reset_socket(sock: socket.socket) -> None:
-    """Close with a RST instead of a FIN (SO_LINGER with time zero, socket(7))."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    except OSError:
-        pass  # a unix socket, or already dead: close does what can be done
-    sock.close()
 
 
 class Relay:

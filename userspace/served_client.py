@@ -15,11 +15,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from quicsocks.socks.sockets import reset
+
+from .egress.fair import asker
 from .egress.limits import ClientQuota, FlowTicket
 from .flows import FlowTable
 from .quic.errors import Ended
 from .quic.types import Session
-from .relay import Relay, reset_socket
+from .relay import Relay
 from .tunnel.types import BoundAddress, Cause, ClientAuthorised, Destination, FlowFailed, IncomingFlow
 
 
@@ -30,6 +33,9 @@ class Reached:
     sock: socket.socket
     bound: BoundAddress
 
+
+BARE_QT = "(qt)"
+"""Stands for all clients of the bare draft, which nobody can tell apart. No client's name has brackets."""
 
 Reach = Callable[[Destination], Awaitable[Reached]]
 """Resolve, check and dial; raises FlowFailed."""
@@ -48,8 +54,8 @@ class Owner(Protocol):
 
 
 class ServedClient:
-    """Implements the tunnel's ConcentratorEvents for one session. name is empty until it has authenticated, and ``qt``
-    on the bare draft, which has no authentication."""
+    """Implements the tunnel's ConcentratorEvents for one session. name is empty until it has authenticated, and BARE_QT
+    on the draft, which has no authentication."""
 
     def __init__(self, session: Session, owner: Owner, reach: Reach, flows: FlowTable) -> None:
         self.session = session
@@ -89,7 +95,7 @@ class ServedClient:
         return authorised
 
     def tunnel_ready(self) -> None:
-        self.name = self.name or "qt"
+        self.name = self.name or BARE_QT
         self._owner.client_ready(self)
 
     def flow_requested(self, flow: IncomingFlow) -> None:
@@ -185,6 +191,7 @@ class _Dial:
         self.cancel()
 
     async def _run(self) -> None:
+        asker.set(self._client.name)
         flow = self._flow
         try:
             reached = await self._client.reach(flow.destination)
@@ -203,7 +210,7 @@ class _Dial:
                 self._refuse(FlowFailed(Cause.INTERNAL))
             return
         if self._over:
-            reset_socket(reached.sock)
+            reset(reached.sock)
             return
         self._over = True
         self._ticket.connected()

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 
 from .chain.upstream import Upstream, UpstreamDialler
 from .egress.dial import DialConfig, Dialler
+from .egress.fair import FairResolver
 from .egress.own_addresses import OwnAddresses, read_own_networks
 from .egress.policy import Policy
 from .egress.resolve import DnsResolver, HostsFile, Resolver, SystemResolver, watch_nat64
@@ -102,7 +103,8 @@ class PublicAddresses:
 def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
     """Raises LocalError for rules, addresses or URLs that cannot be used."""
     hosts = HostsFile()
-    resolver: Resolver = DnsResolver(*settings.dns, hosts=hosts) if settings.dns else SystemResolver(hosts=hosts)
+    system: Resolver = DnsResolver(*settings.dns, hosts=hosts) if settings.dns else SystemResolver(hosts=hosts)
+    resolver = FairResolver(system)
     config = DialConfig(
         connect_timeout=settings.limits.connect_timeout,
         source_addresses=(settings.source_address,) if settings.source_address else (),

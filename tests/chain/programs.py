@@ -9,8 +9,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 
+from quicsocks.socks.sockets import reset
 from quicsocks.socks.types import Bound, Failure, FlowError, Request
-from quicsocks.userspace.chain.pipe import reset
 
 
 def free_port() -> int:

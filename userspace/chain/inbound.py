@@ -19,11 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quicsocks.socks.sockets import reset
 from quicsocks.socks.types import Exit, Flow, FlowError, Request
 
 from ..quic.errors import LocalError, PeerError
 from .parsing import ParserReader, Parsers
-from .pipe import Layer, Plain, both, reset
+from .pipe import Layer, Plain, both
 from .shadowsocks import AeadStream, Cipher, SaltFilter
 from .tls import TlsServer, server_context
 from .urls import ProxyUrl, parse_proxy_url, reject_options

@@ -8,11 +8,11 @@ while nobody reads, so ``was_reset`` asks the descriptor itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import struct
 from collections.abc import Coroutine
 from typing import Any, Protocol
+
+from quicsocks.socks.sockets import reset
 
 from ..quic.errors import PeerError
 
@@ -127,13 +127,6 @@ def was_reset(sock: socket.socket) -> bool:
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
     except OSError:
         return False  # closed meanwhile, and so not reset
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with a RST (SO_LINGER of zero seconds, socket(7)). Nothing when closed already."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

@@ -16,12 +16,14 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from quicsocks.socks.sockets import reset
+
 from ..egress.dial import Dialler, DialResult
 from ..egress.special import IPAddress
 from ..quic.errors import LocalError, PeerError
 from ..tunnel.types import Cause, FlowFailed
 from .handshakes import UPSTREAM_FAILED, HttpConnectHandshake, Socks5Handshake
-from .pipe import pump, reset, tcp_pair
+from .pipe import pump, tcp_pair
 from .shadowsocks import AeadStream, Cipher
 from .urls import parse_proxy_url, reject_options
 
