@@ -11,6 +11,7 @@ import pytest
 
 from quicsocks.userspace.cli.parser import build_parser, parse, split_command
 from quicsocks.userspace.config_schema import CLIENT_SETTINGS, COMMON_SETTINGS, CONCENTRATOR_SETTINGS, LINK_SETTING
+from tests import syntax
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -47,7 +48,7 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 def names_in(source: Path) -> set[str]:
     """Functions, classes, their members and constants of a file, as ``Class.member`` or ``name``."""
     found: set[str] = set()
-    for node in ast.parse(source.read_text()).body:
+    for node in syntax.parse(source.read_text()).body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.add(node.name)
         if isinstance(node, ast.ClassDef):

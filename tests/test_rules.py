@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.syntax import parse
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("netstack", "socks", "userspace")
 CODE = (*ROOMS, "tests", "bench")
@@ -31,7 +33,7 @@ class Source:
 
     @property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text, self.path)
+        return parse(self.text, self.path)
 
     @property
     def module(self) -> str:

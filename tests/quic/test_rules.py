@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import quicsocks.userspace.quic.types
+from tests.syntax import parse
 
 ROOM = Path(quicsocks.userspace.quic.types.__file__).parent
 ADAPTERS = {"endpoint.py", "factory.py", "udp.py", "udp_linux.py", "udp_default.py"}
@@ -19,7 +20,7 @@ FILES = sorted(ROOM.rglob("*.py"))
 
 def imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -47,7 +48,7 @@ def test_nothing_above_or_beside_is_imported(path: Path) -> None:
 def test_files_say_what_they_are_and_stay_small(path: Path) -> None:
     source = path.read_text()
     if source:
-        assert ast.get_docstring(ast.parse(source))
+        assert ast.get_docstring(parse(source))
     assert len(source.splitlines()) <= (300 if path.name == "endpoint.py" else 600)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.syntax import parse
+
 ROOM = Path(__file__).resolve().parents[2] / "socks"
 
 WITH_IO = {
@@ -28,7 +30,7 @@ OUTSIDE = {"asyncio", "socket", "time", "random", "secrets", "os", "select", "th
 def imported(path: Path) -> set[str]:
     """Top-level packages that a file imports, ours with two parts, and the levels of relative imports beyond one."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -58,5 +60,5 @@ def test_the_list_of_exceptions_has_no_dead_entries() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_each_file_says_what_it_is_and_stays_readable(path: Path) -> None:
     text = path.read_text()
-    assert path.name == "__init__.py" or (ast.get_docstring(ast.parse(text)) or "").count(" ") > 15
+    assert path.name == "__init__.py" or (ast.get_docstring(parse(text)) or "").count(" ") > 15
     assert text.count("\n") <= 600

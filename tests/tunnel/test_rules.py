@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from quicsocks.userspace import tunnel
+from tests.syntax import parse
 
 FOLDER = Path(str(tunnel.__file__)).parent
 FILES = sorted(FOLDER.glob("*.py"))
@@ -17,7 +18,7 @@ FORBIDDEN = {"asyncio", "socket", "time", "random", "os", "secrets", "threading"
 def imported(file: Path) -> list[tuple[int, str]]:
     """(level, module) of each import."""
     found = []
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parse(file.read_text())):
         if isinstance(node, ast.Import):
             found += [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -43,4 +44,4 @@ def test_imports(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_files_open_with_what_they_are(file: Path) -> None:
-    assert ast.get_docstring(ast.parse(file.read_text())), f"{file.name} does not say what it is"
+    assert ast.get_docstring(parse(file.read_text())), f"{file.name} does not say what it is"
