@@ -35,7 +35,7 @@ class Wire:
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uplink, "TICK", 0.05)
     monkeypatch.setattr(uplink, "SILENCE", 0.1)
-    monkeypatch.setattr(uplink, "LAST_CHANCE", 0.5)
+    monkeypatch.setattr(uplink, "LAST_CHANCE", 1.5)  # not less: a busy machine may not run us for a while
 
 
 def test_an_outage_that_the_session_survives_breaks_no_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_an_outage_that_the_session_survives_breaks_no_flow(tmp_path: Path, monk
                 wire.is_cut = False
                 assert await loop.sock_recv(destination, 1) == b"x"
             # Time for a second connection, had one been made, to take over.
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0)
             assert [event for event, _ in made.notes] == ["connected"]
             assert not relay.done()
             assert len(made.concentrator.clients) == 1
