@@ -58,8 +58,10 @@ def link_host(
     """
     port = public_port or next((port for _, port in listening if port), 0)
     if public_name is not None:
+        # The settings hold the host alone, an IPv6 address without its brackets.
+        authority = f"[{public_name}]" if public_name.count(":") > 1 and "[" not in public_name else public_name
         try:
-            host, named_port = parse_authority(public_name, port)
+            host, named_port = parse_authority(authority, port)
         except LinkError as error:
             raise LinkError(f"--public-name {public_name}: {str(error).removeprefix('bad link: ')}") from None
         return host, public_port or named_port, ""

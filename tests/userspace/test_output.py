@@ -166,3 +166,8 @@ def test_a_limit_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resource, "setrlimit", refuse)
     monkeypatch.setattr(nofile, "_original", None)
     assert nofile.raise_limit() == 100
+
+
+@pytest.mark.parametrize("written", ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:4433"])
+def test_a_public_ipv6_address_may_come_with_or_without_brackets(written: str) -> None:
+    assert link_host(written, 4433, (("::", 4433),)) == ("2001:db8::1", 4433, "")
