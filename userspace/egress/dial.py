@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Protocol
 
 from quicsocks.netstack.icmp import Unreachable, icmp_error
 
@@ -44,13 +43,6 @@ class DialConfig:
     keepalive_interval: int = 30
     keepalive_count: int = 4
     """A dead destination is noticed within idle + interval * count, four minutes."""
-
-
-class Dials(Protocol):
-    """What makes connections for the concentrator: a ``Dialler``, or one that goes through another proxy."""
-
-    async def dial(self, host: str, port: int) -> DialResult:
-        """Raises FlowFailed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -465,13 +465,3 @@ def _entry_of(session: AioquicSession) -> _Entry:
     entry = session.key
     assert isinstance(entry, _Entry)
     return entry
-
-
-def check_listen_config(config: ListenConfig) -> None:
-    """Raises LocalError when config cannot work; for checking a configuration file without listening."""
-    keylogs = KeyLogs()
-    try:
-        server_configuration(config, keylogs)
-        Secrets(config.secret)
-    finally:
-        keylogs.close()

@@ -126,10 +126,6 @@ class Connection(SendingConnection):
         return self._close_event
 
     @property
-    def own_cids(self) -> list[bytes]:
-        return [connection_id.cid for connection_id in self._host_cids]
-
-    @property
     def peer_reset_tokens(self) -> list[bytes]:
         """The stateless reset tokens of the peer's connection IDs that we use (RFC 9000 §10.3.1)."""
         return [token for token in (self._peer_cid.stateless_reset_token,) if token]

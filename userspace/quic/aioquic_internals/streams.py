@@ -122,10 +122,6 @@ class Receiver(QuicStreamReceiver):
         self._connection = connection
         self._stream = stream
 
-    @property
-    def final_size_known(self) -> bool:
-        return self._final_size is not None
-
     def stop(self, error_code: int = QuicErrorCode.NO_ERROR) -> None:
         super().stop(error_code)
         self._connection.activate(self._stream)
