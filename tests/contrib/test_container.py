@@ -143,6 +143,8 @@ def test_it_runs_read_only_and_without_rights(sandbox: Sandbox, image: Environme
         HERE, [program, *words], name="concentrator", env=variables, read_only=[state, home]
     )
     process.wait_line(r"concentrator listening on", 20)
+    # Another stream, another reader: the link may be read after the line that was printed behind it.
+    process.wait_line(r"^quicsocks://", 20)
     assert process.stdout[0].startswith("quicsocks://")
     assert process.user() == NOBODY_UID
     rights = process.capabilities()
