@@ -30,6 +30,14 @@ want() {
 [ -n "$python" ] || required="$required python3"
 [ -n "$python" ] && "$python" -c 'import venv, ensurepip' 2>/dev/null || required="$required python3-venv"
 need curl curl
+need gcc gcc
+header() { # header PACKAGE FILE: the package must be there unless the compiler finds the header
+    echo "#include <$2>" | cc -E ${python:+-I"$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')"} \
+        - >/dev/null 2>&1 || required="$required $1"
+}
+header libc6-dev stdlib.h
+header libssl-dev openssl/evp.h
+header python3-dev Python.h
 if [ "$what" = test ]; then
     want ca-certificates update-ca-certificates
     want git git
@@ -76,7 +84,10 @@ fi
 extras=
 [ "$what" = test ] && extras='[test]'
 stamp="$venv/.installed-$what"
-if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ setup.py -nt "$stamp" ]; then
+newer=
+[ -e "$stamp" ] && newer=$(find pyproject.toml setup.py userspace netstack \
+    \( -name '*.toml' -o -name setup.py -o -name '*.pyx' -o -name '*.pxd' \) -newer "$stamp")
+if [ ! -e "$stamp" ] || [ -n "$newer" ]; then
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     "$venv/bin/pip" install -q --disable-pip-version-check -e ".$extras"
     touch "$stamp"

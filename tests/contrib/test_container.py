@@ -20,7 +20,7 @@ from tests.contrib.sandbox import HERE, Sandbox
 from tests.contrib.units import CONTRIB, ROOT
 from tests.interop.places import can_mount
 from tests.interop.processes import NOBODY_UID, as_nobody
-from tests.packaging.environments import Environment, run
+from tests.packaging.environments import BUILDERS, Environment, run
 
 CONTAINERFILE = CONTRIB / "Containerfile"
 
@@ -89,7 +89,7 @@ def copied(target: Path) -> Path:
             for source in sources:
                 path = ROOT / source
                 if path.is_dir():
-                    shutil.copytree(path, target / destination, ignore=shutil.ignore_patterns("__pycache__"))
+                    shutil.copytree(path, target / destination, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
                 else:
                     shutil.copy(path, target / destination)
     return target
@@ -99,7 +99,7 @@ def copied(target: Path) -> Path:
 def image(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment in which what is copied has been installed."""
     tree = copied(tmp_path_factory.mktemp("context") / "src")
-    made = Environment(tmp_path_factory.mktemp("image") / "venv", ["quicsocks", "setuptools"])
+    made = Environment(tmp_path_factory.mktemp("image") / "venv", ["quicsocks", *BUILDERS])
     made.pip_install(tree)
     return made
 

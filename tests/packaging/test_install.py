@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import Environment, copy_tree, run
+from tests.packaging.environments import BUILDERS, Environment, copy_tree, run
 
 # The project's own dependencies, what builds it, and the neighbour that must go on working beside it.
-LENT = ("quicsocks", "setuptools", "requests[socks]")
+LENT = ("quicsocks", *BUILDERS, "requests[socks]")
 WAYS = ("wheel", "folder", "editable")
 
 FETCH = """
@@ -62,7 +62,7 @@ def installed(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pyte
     way: str = request.param
     environment = Environment(tmp_path_factory.mktemp(way) / "venv", LENT)
     if way == "wheel":
-        builder = Environment(tmp_path_factory.mktemp("builder") / "venv", ["build", "setuptools"])
+        builder = Environment(tmp_path_factory.mktemp("builder") / "venv", ["build", *BUILDERS])
         wheels = tmp_path_factory.mktemp("wheels")
         run([builder.python, "-m", "build", "--no-isolation", "--wheel", "--outdir", wheels, tree], wheels)
         [wheel] = wheels.glob("*.whl")
@@ -142,7 +142,7 @@ def test_an_editable_install_sees_a_new_file(tree: Path, tmp_path: Path) -> None
 
 def test_a_missing_dependency_is_noticed(tree: Path, tmp_path: Path) -> None:
     """That these tests can fail: without what is declared, pip refuses to install."""
-    environment = Environment(tmp_path / "venv", ["setuptools"])
+    environment = Environment(tmp_path / "venv", BUILDERS)
     with pytest.raises(AssertionError, match="aioquic"):
         environment.pip_install(tree)
 

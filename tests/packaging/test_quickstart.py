@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.places import Place
-from tests.packaging.environments import Environment, copy_tree
+from tests.packaging.environments import BUILDERS, Environment, copy_tree
 
 HERE = Place("this machine")
 BODY = b"what the origin says\n" * 1000
@@ -117,7 +117,7 @@ def origin() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    installed = Environment(tmp_path_factory.mktemp("quickstart") / "venv", ["quicsocks", "setuptools"])
+    installed = Environment(tmp_path_factory.mktemp("quickstart") / "venv", ["quicsocks", *BUILDERS])
     installed.pip_install(copy_tree(tmp_path_factory.mktemp("quickstart-tree") / "tree"))
     return installed
 

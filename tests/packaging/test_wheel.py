@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import ROOMS, Environment, copy_tree, run
+from tests.packaging.environments import BUILDERS, ROOMS, Environment, copy_tree, run
+
+EXTENSION = str(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    return Environment(tmp_path_factory.mktemp("builder") / "venv", ["build", "setuptools"])
+    return Environment(tmp_path_factory.mktemp("builder") / "venv", ["build", *BUILDERS])
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,11 @@ def test_it_contains_every_module_of_ours_and_nothing_else(wheel: Path, tree: Pa
         for path in (tree / room).rglob("*")
         if path.suffix in (".py", ".pyi") or path.name == "py.typed"
     }
+    expected |= {
+        "quicsocks/" + path.relative_to(tree).with_suffix(EXTENSION).as_posix()
+        for room in ROOMS
+        for path in (tree / room).rglob("*.pyx")
+    }
     names = set(contents(wheel))
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata == expected
@@ -91,7 +100,14 @@ def test_it_carries_licence_and_description(wheel: Path) -> None:
 def test_building_warns_of_nothing(tree: Path, builder: Environment, tmp_path: Path) -> None:
     """A deprecated setting would break installing one day, with whatever setuptools is new then."""
     words: list[str | Path] = ["-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, tree]
-    done = subprocess.run([builder.python, *words], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [builder.python, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={**os.environ, "QUICSOCKS_BUILD": "debug"},
+    )
     assert "deprecat" not in (done.stdout + done.stderr).lower()
 
 

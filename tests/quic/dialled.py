@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from aioquic import tls
+
 from quicsocks.userspace.quic.aioquic_session import AioquicSession
+from quicsocks.userspace.quic.native_session import NativeSession
 from quicsocks.userspace.quic.types import DialConfig, Limits, ListenConfig, Session, SessionHandler, Trust
 
 from ..sim.link import Conditions
@@ -36,6 +39,13 @@ class Dialled:
         """The client's session with its engine."""
         assert isinstance(self.client, AioquicSession)
         return self.client
+
+    @property
+    def tls(self) -> tls.Context:
+        """The client's."""
+        if isinstance(self.client, NativeSession):
+            return self.client.handshaker.tls
+        return self.engine.connection.tls
 
     @property
     def server_engine(self) -> AioquicSession:
@@ -94,9 +104,10 @@ def dial(
     dialling: DialConfig | None = None,
     listening: ListenConfig | None = None,
     limits: Limits | None = None,
+    engines: tuple[str, str] | None = None,
 ) -> Dialled:
-    """Begin a handshake; limits goes to both ends."""
-    pair = Pair(seed, conditions, down)
+    """Begin a handshake; limits goes to both ends. engines: the client's, the server's."""
+    pair = Pair(seed, conditions, down, engines)
     listening = listening if listening is not None else listen_config()
     dialling = dialling if dialling is not None else dial_config()
     if limits is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
 from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
 
 from quicsocks.userspace.quic.admission import Admission, Verdict, prefix_of
-from quicsocks.userspace.quic.aioquic_session import Route
 from quicsocks.userspace.quic.hub import Hub
+from quicsocks.userspace.quic.session import Route
 from quicsocks.userspace.quic.types import Address, ListenConfig
 
 from ..sim.link import Conditions
@@ -18,6 +19,8 @@ from ..sim.pair import SERVER, Pair
 from .dialled import dial, dial_config, listen, listen_config
 from .recorders import SessionLog
 from .test_network import transfer
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 
 def first_flight(seed: int) -> bytes:

@@ -18,6 +18,8 @@ from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from quicsocks.userspace.quic import aioquic_internals
 from quicsocks.userspace.quic.aioquic_internals import AIOQUIC_VERSION
+from quicsocks.userspace.quic.aioquic_internals.connection import Connection
+from quicsocks.userspace.quic.aioquic_internals.handshaker import Handshaker
 from quicsocks.userspace.quic.aioquic_internals.sending import Pacer
 from quicsocks.userspace.quic.aioquic_internals.streams import Receiver, Sender, Streams
 
@@ -39,12 +41,26 @@ OVERRIDDEN = {
     "_write_connection_limits": "the session's window grows on receipt: backpressure is lost",
     "_write_stream_limits": "a stream's window grows on receipt: backpressure is lost",
 }
+OVERRIDDEN_BY_HANDSHAKER = {
+    "_handle_connection_close_frame": "who closed the connection is unknown, and End is wrong",
+    "_initialize": "crypto profiles no longer limit groups and signatures",
+    "_parse_transport_parameters": "the engine does not know what the peer allows",
+    "_probe_preferred_address": "aioquic probes the server's preferred address without keys",
+    "_push_crypto_data": "session tickets are never sent",
+    "_replenish_connection_ids": "aioquic makes connection IDs that nobody issues",
+    "_serialize_transport_parameters": "extensions cannot be offered",
+    "_update_traffic_key": "aioquic writes and reads 1-RTT packets, and the engine has no keys",
+    "_write_application": "aioquic would try to write 1-RTT packets",
+}
 CALLED = {
     "_close_begin": "a close that may not be sent does not end the connection",
     "_close_end": "a reset connection is not forgotten",
+    "_confirm_handshake": "a client resends its Finished for ever",
     "_flush_builder": "probes for larger datagrams cannot be sent",
     "_get_or_create_stream_for_send": "streams cannot be opened",
+    "_idle_timeout": "a handshake that is complete and not confirmed ends at once",
     "_on_connection_limit_delivery": "a lost MAX_DATA or MAX_STREAMS is never sent again",
+    "_set_state": "a handshake that never began cannot be forgotten",
     "_stream_limit": "the limit on streams is never renewed",
     "_write_ack_frame": "nothing is acknowledged",
     "_write_crypto_frame": "TLS cannot speak after the handshake",
@@ -65,8 +81,10 @@ CONNECTION_ATTRIBUTES = {
     "_close_event": "the reason of an end",
     "_close_pending": "the amplification limit of a close",
     "_configuration": "the key log",
+    "_crypto_buffers": "TLS after the handshake",
     "_crypto_streams": "TLS after the handshake",
     "_cryptos": "the keys of 1-RTT packets",
+    "_cryptos_initial": "freeing what only the handshake needed",
     "_datagrams_pending": "the queue of DATAGRAMs",
     "_events": "our own events",
     "_handshake_complete": "when frames may be sent",
@@ -96,6 +114,7 @@ CONNECTION_ATTRIBUTES = {
     "_remote_max_datagram_frame_size": "the largest DATAGRAM",
     "_remote_max_idle_timeout": "the idle timeout",
     "_remote_max_streams_bidi": "how many streams can be opened",
+    "_remote_preferred_address": "not probing the server's preferred address with aioquic's own packets",
     "_remote_max_streams_uni": "how many one-way streams can be opened",
     "_retire_connection_ids": "RETIRE_CONNECTION_ID",
     "_spaces": "ACKs, and when the peer was heard last",
@@ -145,22 +164,28 @@ def test_exactly_this_release() -> None:
     assert aioquic.__version__ == AIOQUIC_VERSION
 
 
-@pytest.mark.parametrize("name", sorted(OVERRIDDEN | CALLED))
+@pytest.mark.parametrize("name", sorted(OVERRIDDEN | OVERRIDDEN_BY_HANDSHAKER | CALLED))
 def test_methods(name: str) -> None:
-    what = (OVERRIDDEN | CALLED)[name]
+    what = (OVERRIDDEN | OVERRIDDEN_BY_HANDSHAKER | CALLED)[name]
     assert callable(getattr(QuicConnection, name, None)), f"QuicConnection.{name} is gone; without it: {what}"
 
 
-@pytest.mark.parametrize("name", sorted(OVERRIDDEN))
-def test_overridden_methods_take_the_same_arguments(name: str, joined: Dialled) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Connection, name) for name in sorted(OVERRIDDEN)]
+    + [(Handshaker, name) for name in sorted(OVERRIDDEN_BY_HANDSHAKER)],
+)
+def test_overridden_methods_take_the_same_arguments(kind: type[QuicConnection], name: str) -> None:
+    what = (OVERRIDDEN | OVERRIDDEN_BY_HANDSHAKER)[name]
     theirs = list(inspect.signature(getattr(QuicConnection, name)).parameters)
-    ours = list(inspect.signature(getattr(type(joined.engine.connection), name)).parameters)
-    assert ours == theirs, f"{name} takes other arguments now; without it: {OVERRIDDEN[name]}"
+    ours = list(inspect.signature(getattr(kind, name)).parameters)
+    assert getattr(kind, name) is not getattr(QuicConnection, name)
+    assert ours == theirs, f"{name} takes other arguments now; without it: {what}"
     assert any(
         f"self.{name}" in inspect.getsource(value)
         for attribute, value in vars(QuicConnection).items()
         if inspect.isfunction(value) and attribute != name
-    ), f"aioquic does not call {name} any more; without it: {OVERRIDDEN[name]}"
+    ), f"aioquic does not call {name} any more; without it: {what}"
 
 
 @pytest.mark.parametrize("name", sorted(CONNECTION_ATTRIBUTES))
@@ -205,6 +230,7 @@ def test_the_lists_above_are_complete() -> None:
     listed: set[str] = set()
     for names in (
         OVERRIDDEN,
+        OVERRIDDEN_BY_HANDSHAKER,
         CALLED,
         CONNECTION_ATTRIBUTES,
         LOSS_ATTRIBUTES,

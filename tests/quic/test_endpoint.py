@@ -17,9 +17,9 @@ import pytest
 import uvloop
 
 from quicsocks.userspace.quic import udp, udp_default
-from quicsocks.userspace.quic.aioquic_session import Route
 from quicsocks.userspace.quic.errors import End, Ended, LocalError
 from quicsocks.userspace.quic.factory import open_endpoint
+from quicsocks.userspace.quic.session import Route
 from quicsocks.userspace.quic.types import Address, Endpoint, Limits, Session, SessionHandler, Stream
 
 from .dialled import dial_config, listen_config

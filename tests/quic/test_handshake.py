@@ -17,6 +17,8 @@ from .dialled import Dialled, dial, dial_config, listen_config
 from .keys import issued, self_signed
 from .recorders import SessionLog
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 
 def ended(dialled: Dialled) -> Ended:
     dialled.end()
@@ -161,7 +163,7 @@ def test_no_common_version() -> None:
     initial = next(data for direction, data in pair.seen if direction == "up")
     destination, source = initial[6:14], initial[15:23]
     packet = bytes([0x80]) + bytes(4) + bytes([8]) + source + bytes([8]) + destination + (0xABCD).to_bytes(4, "big")
-    from quicsocks.userspace.quic.aioquic_session import Route
+    from quicsocks.userspace.quic.session import Route
 
     from ..sim.pair import CLIENT, SERVER
 
@@ -175,10 +177,10 @@ def test_fips_profile_agrees_on_what_it_may() -> None:
     dialling = replace(dial_config(identity), crypto_profile="fips")
     listening = replace(listen_config(identity), crypto_profile="fips")
     dialled = dial(dialling=dialling, listening=listening).complete()
-    tls = dialled.engine.connection.tls
+    tls = dialled.tls
     assert tls.key_schedule is not None
     assert tls.key_schedule.cipher_suite.name.startswith("AES_")
-    assert not dialled.engine.connection.tls._x25519_private_key
+    assert not tls._x25519_private_key
 
 
 @pytest.mark.parametrize("fips_end", ["client", "server"])

@@ -11,8 +11,8 @@ import heapq
 import random
 from collections.abc import Callable
 
-from quicsocks.userspace.quic.aioquic_session import Route
 from quicsocks.userspace.quic.hub import Hub
+from quicsocks.userspace.quic.session import Route
 from quicsocks.userspace.quic.types import Address, DialConfig, ListenConfig, Session, SessionHandler
 
 from .link import Conditions, Link
@@ -26,11 +26,16 @@ EPOCH = 1_700_000_000.0
 class Host:
     """A hub, and its end of the wire."""
 
-    def __init__(self, pair: Pair, seed: int) -> None:
+    def __init__(self, pair: Pair, seed: int, engine: str) -> None:
         self.awake = False
+        self.engine = engine
         self.random = random.Random(seed)
         self.hub = Hub(
-            random_bytes=self.random.randbytes, wall_clock=lambda: EPOCH + pair.now, wake=self._wake, server_id=7
+            random_bytes=self.random.randbytes,
+            wall_clock=lambda: EPOCH + pair.now,
+            wake=self._wake,
+            engine=engine,
+            server_id=7,
         )
 
     def _wake(self) -> None:
@@ -38,13 +43,23 @@ class Host:
 
 
 class Pair:
-    """up: conditions from client to server; down: back, the same when not given."""
+    """up: conditions from client to server; down: back, the same when not given. engines: the client's, the server's."""
 
-    def __init__(self, seed: int = 0, up: Conditions | None = None, down: Conditions | None = None) -> None:
+    engines = ("aioquic", "aioquic")
+    """Those of pairs that name none."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        up: Conditions | None = None,
+        down: Conditions | None = None,
+        engines: tuple[str, str] | None = None,
+    ) -> None:
+        engines = engines if engines is not None else Pair.engines
         up = up if up is not None else Conditions()
         self.now = 100.0
-        self.client = Host(self, seed * 4)
-        self.server = Host(self, seed * 4 + 1)
+        self.client = Host(self, seed * 4, engines[0])
+        self.server = Host(self, seed * 4 + 1, engines[1])
         self.up = Link(up, seed * 4 + 2)
         self.down = Link(down if down is not None else up, seed * 4 + 3)
         self.nat: Address = ("203.0.113.9", 61000)
@@ -63,7 +78,7 @@ class Pair:
 
     def restart_server(self, seed: int) -> None:
         """The server dies without a word, and another begins in its place."""
-        self.server = Host(self, seed)
+        self.server = Host(self, seed, self.server.engine)
 
     def send_up(self, data: bytes, source: Address | None = None) -> None:
         """A datagram of a stranger's, or of the client's NAT address, straight to the server."""

@@ -21,7 +21,7 @@ from quicsocks.userspace.tunnel.types import ALPN_QT
 from tests.tcp import close_with_reset, run, tcp_pair, wait_until
 from tests.userspace.memory_world import Origin, World
 
-ENGINES = pytest.mark.parametrize("engine", ["memory", "aioquic"])
+ENGINES = pytest.mark.parametrize("engine", ["memory", "aioquic", "native"])
 
 
 @contextlib.asynccontextmanager

@@ -1,17 +1,10 @@
-"""One QUIC connection of the aioquic engine: a sans-IO core that calls its handlers.
-
-It is driven as aioquic is: ``receive_datagram``, ``datagrams_to_send``, ``get_timer``, ``handle_timer``, each with the
-time. After any of them, and whenever ``wake`` of the owner was called, call ``datagrams_to_send`` and then
-``get_timer`` again. Handlers are called from these four only, or from ``close``; an exception out of a handler ends the
-session, and is logged. Read ``types`` first. This file must not import asyncio, socket, time or random.
-"""
+"""One QUIC connection of the aioquic engine. Read ``session`` first; this file must not import asyncio, socket, time or
+random."""
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 from aioquic.quic import events
 from aioquic.quic.connection import QuicNetworkPath
@@ -28,10 +21,11 @@ from .aioquic_internals.streams import (
 )
 from .aioquic_stream import AioquicStream
 from .congestion import packets_lost
-from .endings import ended_of, printable
+from .endings import ended_of
 from .errors import End, Ended, LocalError
+from .exporter import Exporter
+from .session import BaseSession, Route, SessionOwner
 from .types import (
-    Address,
     Limits,
     NetworkPath,
     PathChange,
@@ -42,43 +36,12 @@ from .types import (
     Stream,
 )
 
-logger = logging.getLogger(__name__)
-
 SMALLEST_HIGH_WATER = 16 << 10
 """Unsent octets that every stream may have, however many there are: a dozen packets."""
 
-SUSPICION_PING = 1.0
-"""Seconds between PINGs to a peer that the network says is gone: a restarted server's stateless reset is then seen
-within about a second of its being up again."""
 
-
-class Route(NamedTuple):
-    """Where datagrams come from and go to; aioquic only compares them. socket: the adapter's number for its socket."""
-
-    local: Address
-    remote: Address
-    socket: int = 0
-
-
-class SessionOwner(Protocol):
-    """What a session tells whoever drives it."""
-
-    def session_wakes(self, session: AioquicSession) -> None:
-        """``datagrams_to_send`` has something to do."""
-
-    def session_established(self, session: AioquicSession) -> None: ...
-
-    def session_over(self, session: AioquicSession) -> None:
-        """``session_ended`` has been called; packets may still be sent until ``is_terminated``."""
-
-    def cid_retired(self, session: AioquicSession, cid: bytes) -> None: ...
-
-
-class AioquicSession:
-    """Implements ``types.Session``.
-
-    begun: when the handshake began, on the clock of the calls. handler: may be set later, before the first call.
-    """
+class AioquicSession(BaseSession):
+    """Implements ``types.Session``."""
 
     def __init__(
         self,
@@ -91,66 +54,19 @@ class AioquicSession:
         begun: float,
         key: object = None,
     ) -> None:
-        self.limits = limits
+        super().__init__(owner, limits=limits, is_client=is_client, route=route, begun=begun, key=key)
         self.connection = connection
-        self.key = key
-        """For the owner's own use."""
-        self._owner = owner
-        self._is_client = is_client
-        self._route = route
-        self._handler: SessionHandler | None = None
         self._streams: dict[int, AioquicStream] = {}
         self._deferred: deque[Callable[[], None]] = deque()
-        self._ended: Ended | None = None
-        self._established = False
-        self._alpn = ""
-        self._peer_key = b""
-        self._max_datagram_size = 0
-        self._handshake_deadline = begun + limits.handshake_timeout
-        self._alive_at = begun  # When the peer was last heard or pinged.
-        self._suspected_at: float | None = None
         self._path: QuicNetworkPath | None = None
         self._path_validated = True
         self._consumed = 0
         self._first_window = min(limits.initial_stream_window, limits.stream_window)
-        self.now = begun
-        """The time of the last call that told it."""
         self._farewell: list[tuple[bytes, Route]] = []
         self._heard_since_end = 0
         self._statistics = SessionStatistics(engine="aioquic")
 
     # What the room above calls.
-
-    @property
-    def is_client(self) -> bool:
-        return self._is_client
-
-    @property
-    def alpn(self) -> str:
-        return self._alpn
-
-    @property
-    def peer_public_key(self) -> bytes:
-        return self._peer_key
-
-    @property
-    def peer_address(self) -> Address:
-        return self._route.remote
-
-    @property
-    def local_address(self) -> Address:
-        return self._route.local
-
-    @property
-    def ended(self) -> Ended | None:
-        return self._ended
-
-    @property
-    def max_datagram_size(self) -> int:
-        return self._max_datagram_size
-
-    def set_handler(self, handler: SessionHandler) -> None:
-        self._handler = handler
 
     def open_stream(self, *, bidirectional: bool = True, priority: Priority = Priority.NORMAL) -> Stream:
         if self._ended is not None:
@@ -178,11 +94,6 @@ class AioquicSession:
         self._statistics.datagrams_sent += 1
         self.wake()
         return True
-
-    def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes:
-        if not self._established or self.connection.exporter is None:
-            raise LocalError("no keying material before the handshake completes")
-        return self.connection.exporter.export(label, context, length)
 
     def paths(self) -> tuple[NetworkPath, ...]:
         if self._ended is not None or self._path is None:
@@ -217,17 +128,19 @@ class AioquicSession:
     # What drives the session.
 
     @property
-    def is_established(self) -> bool:
-        return self._established
-
-    @property
-    def route(self) -> Route:
-        return self._route
-
-    @property
     def is_terminated(self) -> bool:
-        """Nothing will be sent any more; the session may be forgotten."""
         return self.connection.is_terminated
+
+    @property
+    def is_heard(self) -> bool:
+        return self.connection.is_heard
+
+    @property
+    def peer_reset_tokens(self) -> list[bytes]:
+        return self.connection.peer_reset_tokens
+
+    def connect(self, now: float) -> None:
+        self.connection.connect(self._route, now)
 
     def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
         self.now = now
@@ -245,7 +158,6 @@ class AioquicSession:
             self._guard(self._notice_path)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
-        """Also runs the callbacks that calls from above have put off."""
         self.now = now
         try:
             self._run_deferred()
@@ -265,13 +177,12 @@ class AioquicSession:
         return datagrams
 
     def get_timer(self) -> float | None:
-        """When ``handle_timer`` is due; None: never again."""
         timer = self.connection.get_timer()
         if timer is None or self._ended is not None:
             return timer
         if not self._established:
             return min(timer, self._handshake_deadline)
-        if self.limits.keepalive or self._suspected_at is not None:
+        if self._keeps_alive:
             return min(timer, self._keepalive_at())
         return timer
 
@@ -289,33 +200,11 @@ class AioquicSession:
                 self.connection.close_by_engine(QuicErrorCode.NO_ERROR, "handshake timeout")
                 self._end(Ended(End.HANDSHAKE_TIMED_OUT))
             return
-        if (self.limits.keepalive or self._suspected_at is not None) and now >= self._keepalive_at():
+        if self._keeps_alive and now >= self._keepalive_at():
             self._alive_at = now
             self.connection.send_ping(0)
 
-    def suspect(self, now: float) -> None:
-        """The network says that the peer cannot be reached. That may be forged, so it only makes us look."""
-        if self._ended is None and self._established and self._suspected_at is None:
-            self._suspected_at = now
-            self.wake()
-
-    def abandon(self) -> None:
-        """Forget it without a word to anyone: it never was a connection."""
-        self._end_at_once(Ended(End.HANDSHAKE_TIMED_OUT))
-
-    def receive_stateless_reset(self) -> None:
-        """RFC 9000 §10.3.1: the peer has lost the connection's state."""
-        self._end_at_once(Ended(End.PEER_RESET))
-
-    def receive_unreachable(self, reason: str) -> None:
-        """A dial attempt met an ICMP error. It may be forged, so it ends no more than this attempt."""
-        if not self._established:
-            self._end_at_once(Ended(End.UNREACHABLE, None, reason))
-
     # What streams call.
-
-    def wake(self) -> None:
-        self._owner.session_wakes(self)
 
     def defer(self, callback: Callable[[], None]) -> None:
         """Make a callback soon, from the loop."""
@@ -437,17 +326,6 @@ class AioquicSession:
             self._path_validated = True
             self._handler.path_changed(PathEvent(PathChange.VALIDATED, _network_path(path)))
 
-    def _keepalive_at(self) -> float:
-        heard = self.connection.last_received
-        if heard is not None and self._suspected_at is not None and heard > self._suspected_at:
-            self._suspected_at = None
-        interval = self.limits.keepalive
-        if self._suspected_at is not None:
-            interval = min(interval, SUSPICION_PING) if interval else SUSPICION_PING
-        elif not interval:
-            interval = float("inf")
-        return max(self._alive_at, heard if heard is not None else 0.0) + interval
-
     def _run_deferred(self) -> None:
         for _ in range(len(self._deferred)):
             callback = self._deferred.popleft()
@@ -463,36 +341,24 @@ class AioquicSession:
         if self._ended is None and (event := self.connection.close_event) is not None:
             self._end(ended_of(event, self.connection.closed_by, self._established))
 
-    def _end(self, ended: Ended) -> None:
-        if self._ended is not None:
-            return
-        self._ended = ended = Ended(ended.end, ended.code, printable(ended.reason))
+    def _exporter(self) -> Exporter | None:
+        return self.connection.exporter
+
+    def _last_heard(self) -> float | None:
+        return self.connection.last_received
+
+    def _lose_streams(self, ended: Ended) -> None:
         self._deferred.clear()
         streams = list(self._streams.values())
         self._streams.clear()
         for stream in streams:
             self._guard(lambda stream=stream: stream.lose(ended))  # type: ignore[misc] # the default binds it now
-        handler = self._handler
-        if handler is not None:
-            self._guard(lambda: handler.session_ended(ended))
-        self._owner.session_over(self)
 
-    def _end_at_once(self, ended: Ended) -> None:
+    def _close_by_engine(self, code: int, reason: str) -> None:
+        self.connection.close_by_engine(code, reason)
+
+    def _discard(self) -> None:
         self.connection.discard()
-        self._end(ended)
-
-    def _fail(self, doing: str) -> None:
-        """Something of ours, of aioquic's or of the handler's went wrong: this session only must pay for it."""
-        logger.exception("internal error while %s; closing the connection to %s", doing, self._route.remote)
-        self.connection.close_by_engine(QuicErrorCode.INTERNAL_ERROR, "internal error")
-        self._end(Ended(End.LOCALLY_CLOSED, QuicErrorCode.INTERNAL_ERROR, "internal error"))
-        self.wake()
-
-    def _guard(self, callback: Callable[[], None]) -> None:
-        try:
-            callback()
-        except Exception:
-            self._fail("telling the handler")
 
     def _note_farewell(self, datagrams: list[tuple[bytes, Route]]) -> list[tuple[bytes, Route]]:
         if datagrams:

@@ -12,9 +12,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from .aioquic_session import Route
 from .errors import LocalError
 from .hub import Hub
+from .session import Route
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
 from .udp import BUFFER, UdpSocket, open_socket
 
@@ -27,11 +27,13 @@ SHORTEST_TIMER = 0.001
 class UdpEndpoint:
     """Implements ``types.Endpoint``. Raises LocalError when a local address cannot be had."""
 
-    def __init__(self, local: Sequence[Address], *, server_id: int = 0) -> None:
+    def __init__(self, local: Sequence[Address], *, engine: str = "aioquic", server_id: int = 0) -> None:
         if not local:
             raise LocalError("an endpoint needs at least one local address")
         self._loop = asyncio.get_running_loop()
-        self._hub = Hub(random_bytes=os.urandom, wall_clock=time.time, wake=self._wake, server_id=server_id)
+        self._hub = Hub(
+            random_bytes=os.urandom, wall_clock=time.time, wake=self._wake, engine=engine, server_id=server_id
+        )
         self._flush_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .endpoint import UdpEndpoint
+from .engines import ENGINES
 from .errors import LocalError
 from .types import Address, Endpoint
 
-ENGINES = ("aioquic",)
+__all__ = ["ENGINES", "open_endpoint"]
 
 
 async def open_endpoint(local: Sequence[Address], *, engine: str = "aioquic", server_id: int = 0) -> Endpoint:
@@ -20,4 +21,4 @@ async def open_endpoint(local: Sequence[Address], *, engine: str = "aioquic", se
     """
     if engine not in ENGINES:
         raise LocalError(f"engine {engine!r} is not known; use one of: {', '.join(ENGINES)}")
-    return UdpEndpoint(local, server_id=server_id)
+    return UdpEndpoint(local, engine=engine, server_id=server_id)

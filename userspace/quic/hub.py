@@ -24,14 +24,14 @@ from aioquic.quic.packet import (
 )
 
 from .admission import Admission, Verdict
-from .aioquic_internals.connection import Connection
 from .aioquic_internals.sending import SMALLEST_DATAGRAM
-from .aioquic_session import AioquicSession, Route
 from .cid import LENGTH, ConnectionIdFactory
+from .engines import SESSIONS, Beginning
 from .errors import PeerError
 from .reset import TokenBucket, is_reset, reset_packet, reset_token
 from .retry import RetryTokens
 from .secrets import Secrets
+from .session import BaseSession, Route
 from .tls_profile import VERSIONS, KeyLogs, client_configuration, profile, server_configuration, verifier
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
 
@@ -50,7 +50,7 @@ RESETS_AT_ONCE = 200.0
 class _Entry:
     """A session and what the hub keeps about it."""
 
-    session: AioquicSession | None = None
+    session: BaseSession | None = None
     cids: set[bytes] = field(default_factory=set)
     timer_at: float | None = None
     half_open: str = ""
@@ -60,7 +60,7 @@ class _Entry:
     dialled: Address | None = None
 
     @property
-    def joined(self) -> AioquicSession:
+    def joined(self) -> BaseSession:
         assert self.session is not None
         return self.session
 
@@ -75,7 +75,7 @@ class _Listening:
 
 class Hub:
     """random_bytes: unpredictable octets. wall_clock: Unix time, for tokens that other processes must understand.
-    wake: called when ``datagrams_to_send`` has something to do. server_id: see ``cid``."""
+    wake: called when ``datagrams_to_send`` has something to do. engine: of ``engines``. server_id: see ``cid``."""
 
     def __init__(
         self,
@@ -83,8 +83,10 @@ class Hub:
         random_bytes: Callable[[int], bytes],
         wall_clock: Callable[[], float],
         wake: Callable[[], None],
+        engine: str = "aioquic",
         server_id: int = 0,
     ) -> None:
+        self._make_session = SESSIONS[engine]
         self._random_bytes = random_bytes
         self._wall_clock = wall_clock
         self._wake = wake
@@ -109,29 +111,31 @@ class Hub:
 
     # What the room above calls, through the adapter.
 
-    def dial(self, route: Route, config: DialConfig, handler: SessionHandler, now: float) -> AioquicSession:
+    def dial(self, route: Route, config: DialConfig, handler: SessionHandler, now: float) -> BaseSession:
         """Begin a handshake. Raises LocalError when config cannot work."""
         configuration = client_configuration(config, self._keylogs)
-        tls_profile = profile(config.crypto_profile)
         entry = _Entry()
-        connection = Connection(
-            configuration=configuration,
-            new_cid=lambda: self._new_cid(entry),
-            reset_token=lambda cid: reset_token(self._reset_key, cid),
-            verify_peer=verifier(config.trust),
-            groups=tls_profile.client_groups,
-            signature_algorithms=tls_profile.signature_algorithms,
-            max_streams=(config.limits.max_streams_bidi, config.limits.max_streams_uni),
-        )
-        session = AioquicSession(
-            connection, self, limits=config.limits, is_client=True, route=route, begun=now, key=entry
+        session = self._make_session(
+            Beginning(
+                owner=self,
+                configuration=configuration,
+                profile=profile(config.crypto_profile),
+                limits=config.limits,
+                route=route,
+                now=now,
+                key=entry,
+                new_cid=lambda: self._new_cid(entry),
+                reset_token=lambda cid: reset_token(self._reset_key, cid),
+                random_bytes=self._random_bytes,
+                verify_peer=verifier(config.trust),
+            )
         )
         session.set_handler(handler)
         entry.session = session
         self._entries[entry] = None
         entry.dialled = route.remote
         self._dialled.setdefault(route.remote, []).append(entry)
-        connection.connect(route, now)
+        session.connect(now)
         self.session_wakes(session)
         return session
 
@@ -241,11 +245,11 @@ class Hub:
 
     # What sessions call.
 
-    def session_wakes(self, session: AioquicSession) -> None:
+    def session_wakes(self, session: BaseSession) -> None:
         self._dirty[_entry_of(session)] = None
         self._wake_once()
 
-    def session_established(self, session: AioquicSession) -> None:
+    def session_established(self, session: BaseSession) -> None:
         entry = _entry_of(session)
         self._end_half_open(entry)
         if entry.original_cid:
@@ -254,7 +258,7 @@ class Hub:
             entry.cids.discard(entry.original_cid)
             entry.original_cid = b""
 
-    def session_over(self, session: AioquicSession) -> None:
+    def session_over(self, session: BaseSession) -> None:
         entry = _entry_of(session)
         self._end_half_open(entry)
         if not session.is_client:
@@ -262,7 +266,7 @@ class Hub:
         self._dirty[entry] = None
         self._wake_once()
 
-    def cid_retired(self, session: AioquicSession, cid: bytes) -> None:
+    def cid_retired(self, session: BaseSession, cid: bytes) -> None:
         entry = _entry_of(session)
         entry.cids.discard(cid)
         self._by_cid.pop(cid, None)
@@ -335,21 +339,22 @@ class Hub:
         self, data: bytes, route: Route, now: float, listening: _Listening, original_cid: bytes, retry_cid: bytes | None
     ) -> None:
         config = listening.config
-        tls_profile = profile(config.crypto_profile)
         entry = _Entry()
-        connection = Connection(
-            configuration=listening.configuration,
-            new_cid=lambda: self._new_cid(entry),
-            reset_token=lambda cid: reset_token(self._reset_key, cid),
-            verify_peer=None,
-            groups=tls_profile.server_groups,
-            signature_algorithms=tls_profile.signature_algorithms,
-            max_streams=(config.limits.max_streams_bidi, config.limits.max_streams_uni),
-            original_destination_connection_id=original_cid,
-            retry_source_connection_id=retry_cid,
-        )
-        session = AioquicSession(
-            connection, self, limits=config.limits, is_client=False, route=route, begun=now, key=entry
+        session = self._make_session(
+            Beginning(
+                owner=self,
+                configuration=listening.configuration,
+                profile=profile(config.crypto_profile),
+                limits=config.limits,
+                route=route,
+                now=now,
+                key=entry,
+                new_cid=lambda: self._new_cid(entry),
+                reset_token=lambda cid: reset_token(self._reset_key, cid),
+                random_bytes=self._random_bytes,
+                original_cid=original_cid,
+                retry_cid=retry_cid,
+            )
         )
         entry.session = session
         entry.original_cid = retry_cid or original_cid
@@ -360,7 +365,7 @@ class Hub:
         self._admission.begin(entry.half_open)
         self._server_sessions += 1
         session.receive_datagram(data, route, now)
-        if not connection.is_heard:
+        if not session.is_heard:
             # It could not be decrypted: it never was an Initial.
             self._counters["dropped_undecryptable"] += 1
             session.abandon()
@@ -403,7 +408,7 @@ class Hub:
     def _receive_unknown(self, data: bytes, route: Route, now: float) -> None:
         """A short header with a connection ID that is not ours, or not any more."""
         for entry in self._dialled.get(route.remote, ()):
-            if is_reset(data, entry.joined.connection.peer_reset_tokens):
+            if is_reset(data, entry.joined.peer_reset_tokens):
                 self._counters["resets_received"] += 1
                 entry.joined.receive_stateless_reset()
                 return
@@ -461,7 +466,7 @@ class Hub:
                 self._dialled.pop(entry.dialled, None)
 
 
-def _entry_of(session: AioquicSession) -> _Entry:
+def _entry_of(session: BaseSession) -> _Entry:
     entry = session.key
     assert isinstance(entry, _Entry)
     return entry

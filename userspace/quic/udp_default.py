@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from .aioquic_session import Route
+from .session import Route
 from .types import Address
 
 BATCH = 64

@@ -12,7 +12,7 @@ import socket
 import struct
 
 from . import udp_default
-from .aioquic_session import Route
+from .session import Route
 from .types import Address
 
 SOL_UDP = 17

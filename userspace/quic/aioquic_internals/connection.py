@@ -228,7 +228,7 @@ class Connection(SendingConnection):
     def close_by_application(self, code: int, reason: str) -> None:
         if self._close_event is None:
             self.closed_by = ClosedBy.APPLICATION
-            super().close(code, None, _short(reason))
+            super().close(code, None, shorten(reason))
 
     def close_by_engine(self, code: int, reason: str) -> None:
         self.close(code, QuicFrameType.PADDING, reason)
@@ -256,7 +256,7 @@ class Connection(SendingConnection):
         if self._close_event is None and self.closed_by is None:
             self.closed_by = ClosedBy.ENGINE
         # A close without a frame type would go out as one of the application's.
-        super().close(error_code, frame_type or QuicFrameType.PADDING, _short(reason_phrase))
+        super().close(error_code, frame_type or QuicFrameType.PADDING, shorten(reason_phrase))
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         if not self._network_paths:
@@ -343,5 +343,5 @@ def public_key_of(certificate: x509.Certificate) -> bytes:
     return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _short(reason: str) -> str:
+def shorten(reason: str) -> str:
     return reason.encode()[:MAX_REASON].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""The contract of the doors, kept by the aioquic engine over a simulated network."""
+"""The contract of the doors, kept by both engines and by both of their pairings over a simulated network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .dialled import dial, dial_config, listen_config
 from .joined import Joined
 
 
-class TestAioquic(SessionContract):
+class EnginesContract(SessionContract):
+    engines = ("aioquic", "aioquic")
+
     def join(
         self,
         limits: Limits | None = None,
@@ -24,6 +26,7 @@ class TestAioquic(SessionContract):
             conditions=Conditions(delay=0.005),
             dialling=dial_config(limits=limits),
             listening=listen_config(limits=server_limits if server_limits is not None else limits),
+            engines=self.engines,
         )
         dialled.complete()
         for log in (dialled.client_log, dialled.server_log):
@@ -32,3 +35,19 @@ class TestAioquic(SessionContract):
         return Joined(
             dialled.client, dialled.server, dialled.client_log, dialled.server_log, settle=dialled.pair.settle
         )
+
+
+class TestAioquic(EnginesContract):
+    pass
+
+
+class TestNative(EnginesContract):
+    engines = ("native", "native")
+
+
+class TestNativeClient(EnginesContract):
+    engines = ("native", "aioquic")
+
+
+class TestNativeServer(EnginesContract):
+    engines = ("aioquic", "native")

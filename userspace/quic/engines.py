@@ -1,0 +1,108 @@
+"""How sessions are made: one function for each engine, from all that a handshake begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aioquic.quic.configuration import QuicConfiguration
+from cryptography import x509
+
+from .aioquic_internals.connection import Connection
+from .aioquic_internals.handshaker import Handshaker
+from .aioquic_session import AioquicSession
+from .native.connection import Connection as NativeConnection
+from .native_session import NativeSession
+from .session import BaseSession, Route, SessionOwner
+from .tls_profile import Profile
+from .types import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """original_cid, retry_cid: on a server, as ``QuicConnection`` has them. new_cid, reset_token, random_bytes: the
+    owner's. verify_peer: what a client asks of the server's certificate."""
+
+    owner: SessionOwner
+    configuration: QuicConfiguration
+    profile: Profile
+    limits: Limits
+    route: Route
+    now: float
+    key: object
+    new_cid: Callable[[], bytes]
+    reset_token: Callable[[bytes], bytes]
+    random_bytes: Callable[[int], bytes]
+    verify_peer: Callable[[x509.Certificate], None] | None = None
+    original_cid: bytes | None = None
+    retry_cid: bytes | None = None
+
+    @property
+    def is_client(self) -> bool:
+        return self.configuration.is_client
+
+
+def _aioquic(beginning: Beginning) -> AioquicSession:
+    limits = beginning.limits
+    connection = Connection(
+        configuration=beginning.configuration,
+        new_cid=beginning.new_cid,
+        reset_token=beginning.reset_token,
+        verify_peer=beginning.verify_peer,
+        groups=beginning.profile.client_groups if beginning.is_client else beginning.profile.server_groups,
+        signature_algorithms=beginning.profile.signature_algorithms,
+        max_streams=(limits.max_streams_bidi, limits.max_streams_uni),
+        original_destination_connection_id=beginning.original_cid,
+        retry_source_connection_id=beginning.retry_cid,
+    )
+    return AioquicSession(
+        connection,
+        beginning.owner,
+        limits=limits,
+        is_client=beginning.is_client,
+        route=beginning.route,
+        begun=beginning.now,
+        key=beginning.key,
+    )
+
+
+def _native(beginning: Beginning) -> NativeSession:
+    limits, owner = beginning.limits, beginning.owner
+    handshaker = Handshaker(
+        configuration=beginning.configuration,
+        new_cid=beginning.new_cid,
+        reset_token=beginning.reset_token,
+        verify_peer=beginning.verify_peer,
+        groups=beginning.profile.client_groups if beginning.is_client else beginning.profile.server_groups,
+        signature_algorithms=beginning.profile.signature_algorithms,
+        max_streams=(limits.max_streams_bidi, limits.max_streams_uni),
+        original_destination_connection_id=beginning.original_cid,
+        retry_source_connection_id=beginning.retry_cid,
+    )
+    connection = NativeConnection(
+        is_client=beginning.is_client,
+        limits=limits,
+        random_bytes=beginning.random_bytes,
+        new_cid=beginning.new_cid,
+        reset_token=beginning.reset_token,
+        waker=lambda: session.wake(),
+        own_cid=handshaker.host_cid,
+        route=beginning.route,
+        now=beginning.now,
+    )
+    session = NativeSession(
+        handshaker,
+        connection,
+        owner,
+        limits=limits,
+        is_client=beginning.is_client,
+        route=beginning.route,
+        begun=beginning.now,
+        key=beginning.key,
+    )
+    return session
+
+
+SESSIONS: dict[str, Callable[[Beginning], BaseSession]] = {"aioquic": _aioquic, "native": _native}
+"""By the engine's name."""
+ENGINES = tuple(SESSIONS)

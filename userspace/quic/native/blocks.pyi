@@ -1,0 +1,3 @@
+class Blocks:
+    base: int
+    held: int

@@ -1,0 +1,373 @@
+"""The application-data side of one QUIC connection, sans-IO: driven with datagrams and the time, like aioquic's.
+
+It begins without keys; the session installs them as the handshake produces them, tells what the peer's transport
+parameters allow, and when the handshake is confirmed. Handlers of streams are called from ``tell`` only.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from ..errors import LocalError, PeerError
+
+from .core cimport BIDI, CLOSING, DRAINING, RUNNING, TERMINATED, UNI
+from .crypto cimport header_key, next_packet_key, packet_key
+from .path cimport Path
+from .receiving cimport TOO_EARLY
+from .sending cimport ROOM, Sending
+from .stream cimport Stream, make_stream
+from .wire cimport APPLICATION_CLOSE, CONNECTION_CLOSE, put_varint
+
+cdef double NEVER = float("inf")
+cdef enum:
+    MOST_PACKETS = 64
+    # Packets made at once: the other sessions of the event loop want their turn, too. As many as one call can send.
+    MOST_EARLY = 32
+    # Packets kept that came before their keys.
+    MOST_REASON = 200
+    # Octets of a close's reason.
+
+cdef uint8_t _scratch[ROOM]     # One packet at a time is made or read, and this is one thread's work.
+
+
+cdef class Connection(Sending):
+    # The handshake's side.
+
+    def install_key(self, bint encrypts, int suite, bytes secret, int version):
+        """A 1-RTT secret of one direction. version: the negotiated QUIC version."""
+        self.version = version
+        if encrypts:
+            self.send_key = packet_key(suite, secret, version, True)
+            self.send_header_key = header_key(suite, secret, version)
+        else:
+            self.receive_key = packet_key(suite, secret, version, False)
+            self.receive_header_key = header_key(suite, secret, version)
+            self.next_receive_key = next_packet_key(self.receive_key, version)
+
+    def set_peer(self, parameters, bytes cid, token):
+        """What the peer's transport parameters allow, the connection ID to address it by, and that one's reset token."""
+        cdef Path path = self.path
+        cdef double timeout
+        self.peer_max_data = parameters.initial_max_data
+        self.peer_stream_windows[0] = parameters.initial_max_stream_data_bidi_local
+        self.peer_stream_windows[1] = parameters.initial_max_stream_data_bidi_remote
+        self.peer_stream_windows[2] = parameters.initial_max_stream_data_uni
+        self.peer_ack_exponent = parameters.ack_delay_exponent
+        self.peer_max_ack_delay = parameters.max_ack_delay
+        self.peer_cid_limit = max(2, parameters.active_connection_id_limit)
+        self.peer_max_datagram = parameters.max_datagram_frame_size or 0
+        timeout = parameters.max_idle_timeout
+        if timeout and (not self.idle_timeout or timeout < self.idle_timeout):
+            self.idle_timeout = timeout
+        if parameters.max_udp_payload_size < path.mtu_limit:
+            path.mtu_limit = parameters.max_udp_payload_size
+            path.mtu_refused = path.mtu_limit + 1
+        path.cid_length = <uint8_t>len(cid)
+        memcpy(path.cid, <const char*>cid, len(cid))
+        path.cid_sequence = 0
+        self.peer_cids[0] = (cid, token)
+        self._apply_windows()
+        self.stream_limit_raised(BIDI, parameters.initial_max_streams_bidi)
+        self.stream_limit_raised(UNI, parameters.initial_max_streams_uni)
+        self.size_changed()
+
+    def _apply_windows(self):
+        cdef Stream stream
+        for stream in self.streams.values():
+            stream.limit_raised(self._peer_window(stream.number))
+
+    cdef uint64_t _peer_window(self, uint64_t number):
+        cdef bint local = (number & 1) == (0 if self.is_client else 1)
+        if number & 2:
+            return self.peer_stream_windows[2] if local else 0
+        return self.peer_stream_windows[1] if local else self.peer_stream_windows[0]
+
+    def set_route(self, route, bint validated):
+        """Where the handshake has been seen to go."""
+        self.path.route = route
+        self.path.validated = validated
+
+    def set_rtt(self, double sample):
+        """The handshake's round-trip time, s."""
+        self.path.rtt.update(sample, 0.0)
+
+    def confirm(self, double now):
+        """The handshake is confirmed (RFC 9001 §4.1.2)."""
+        self.confirmed = True
+        self.issue_cids()
+
+    def send_handshake_done(self):
+        self.handshake_done_wanted = True
+
+    def write_crypto(self, const uint8_t[::1] data not None):
+        """TLS messages after the handshake: tickets."""
+        if data.shape[0]:
+            self.crypto_out.write(&data[0], <size_t>data.shape[0])
+
+    # Driving.
+
+    def receive(self, bytes data not None, route, double now, int ecn=0):
+        """A short-header packet. Raises PeerError when the peer has broken the protocol."""
+        cdef size_t size = <size_t>len(data)
+        cdef int outcome
+        self.now = now
+        if self.state != RUNNING:
+            if self.state == CLOSING:
+                # RFC 9000 §10.2.1: the close is repeated to a peer that goes on sending, less and less often.
+                self.heard_since_close += 1
+                if self.heard_since_close & (self.heard_since_close - 1) == 0:
+                    self.close_pending = True
+            return
+        if size > ROOM:
+            return
+        memcpy(_scratch, <const char*>data, size)
+        outcome = self.receive_packet(_scratch, size, route, ecn, now)
+        if outcome == TOO_EARLY and len(self.early_packets) < MOST_EARLY:
+            self.early_packets.append((data, route, now, ecn))
+
+    def receive_early(self, double now):
+        """What came before its keys."""
+        cdef list packets
+        if self.receive_key is not None and self.early_packets:
+            packets, self.early_packets = self.early_packets, []
+            for data, route, arrived, ecn in packets:
+                self.receive(data, route, arrived, ecn)
+            self.now = now
+
+    def datagrams_to_send(self, double now):
+        """What is to be sent now, as (datagram, route); at most 64, and then ``has_more`` may be true."""
+        cdef list datagrams = []
+        cdef Py_ssize_t size
+        self.now = now
+        while len(datagrams) < MOST_PACKETS:
+            size = self.build(_scratch, now)
+            if not size:
+                break
+            datagrams.append(((<const char*>_scratch)[:size], self.departing.route))
+        return datagrams
+
+    def stay_awake(self):
+        """Do not call ``waker`` until ``rest``."""
+        self.awake = True
+
+    def rest(self):
+        """Call ``waker`` again when there is something new."""
+        self.awake = False
+
+    def next_timer(self):
+        """When ``handle_timer`` is due, s; inf: not at all."""
+        cdef double at
+        if self.state != RUNNING:
+            return self.close_at
+        at = self.idle_at()
+        if self.send_key is not None:
+            at = min(at, self.sending_timer(), self.recovery_timer())
+        return at
+
+    def handle_timer(self, double now):
+        cdef Path path
+        self.now = now
+        if self.state != RUNNING:
+            if now >= self.close_at:
+                self.state = TERMINATED
+            return
+        if now >= self.idle_at():
+            self.state = TERMINATED
+            self.events.append(("idle",))
+            return
+        if self.send_key is None:
+            return
+        if now >= self.recovery_timer():
+            self.on_recovery_timer(now)
+        for path in list(self.paths):
+            if now >= path.give_up_at:
+                self._give_up(path, now)
+            elif now >= path.challenge_again_at:
+                path.challenge_pending = True
+                path.challenge_again_at = now + self.pto()
+
+    cdef double idle_at(self):
+        cdef double least = 3.0 * self.pto()
+        if not self.idle_timeout:
+            return NEVER
+        return self.idle_from + (self.idle_timeout if self.idle_timeout > least else least)
+
+    def _give_up(self, Path path, double now):
+        # RFC 9000 §8.2.4, §9.3.2: back to the last path that was validated, if there is one.
+        cdef Path other
+        path.challenged = path.challenge_pending = False
+        path.challenge_again_at = path.give_up_at = NEVER
+        if path is not self.path:
+            self.paths.remove(path)
+            return
+        for other in self.paths[1:]:
+            if other.validated:
+                self.use_path(other, now)
+                self.paths.remove(path)
+                self.events.append(("path", "lost", path.route, False))
+                return
+
+    # Streams.
+
+    def open_stream(self, bint bidirectional, int priority):
+        cdef int kind = BIDI if bidirectional else UNI
+        cdef uint64_t number = self.opened[kind] << 2 | <uint64_t>kind << 1 | (0 if self.is_client else 1)
+        cdef Stream stream = make_stream(
+            self, number, True, <uint8_t>priority, self._peer_window(number), self.first_window
+        )
+        self.opened[kind] += 1
+        self.streams[number] = stream
+        return stream
+
+    def streams_available(self, bint bidirectional):
+        """Streams that the peer lets us open beyond those opened; negative: so many wait."""
+        cdef int kind = BIDI if bidirectional else UNI
+        return <object>self.peer_max_streams[kind] - <object>self.opened[kind]
+
+    def tell(self, opened):
+        """Make the callbacks of streams that are due; opened(stream) for the peer's new ones."""
+        cdef list touched
+        cdef Stream stream
+        while self.touched_streams and self.ended is None:
+            touched, self.touched_streams = self.touched_streams, []
+            for stream in touched:
+                if self.ended is not None:
+                    return
+                if stream.fresh:
+                    stream.fresh = False
+                    opened(stream)
+                stream.tell()
+
+    def end_streams(self, ended):
+        """The session is over: ``connection_lost`` for every stream that is not."""
+        cdef Stream stream
+        self.ended = ended
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self.touched_streams.clear()
+        self.datagrams.clear()
+        self.datagrams_waiting = 0
+        return streams
+
+    # DATAGRAM frames.
+
+    def send_datagram(self, bytes data not None, double now):
+        """False when it is too large for the path or the peer."""
+        if len(data) > self.max_datagram():
+            return False
+        if self.datagrams_waiting >= self.limits.datagram_queue:
+            self.datagrams.popleft()
+            self.datagrams_waiting -= 1
+            self.counters.datagrams_dropped += 1
+        self.datagrams.append((data, now))
+        self.datagrams_waiting += 1
+        self.wake()
+        return True
+
+    @property
+    def max_datagram_size(self):
+        return self.max_datagram()
+
+    # Events and commands.
+
+    def take_events(self):
+        events, self.events = self.events, []
+        return events
+
+    @property
+    def has_events(self):
+        return bool(self.events) or bool(self.touched_streams)
+
+    def send_ping(self):
+        """Anything that the peer will answer."""
+        self.ping_wanted = True
+        self.wake()
+
+    def send_probe(self):
+        """The same, whatever the congestion window says."""
+        self.ping_wanted = True
+        self.probes_wanted = max(self.probes_wanted, 1)
+        self.wake()
+
+    def update_keys(self):
+        """Begin the next key phase (RFC 9001 §6) as soon as that is allowed."""
+        self.update_wanted = True
+
+    def lose_everything(self):
+        """All that is under way counts as lost."""
+        self.requeue_all()
+
+    def close(self, uint64_t code, bint application, str reason, double now):
+        """Send CONNECTION_CLOSE and go quiet. A second call does nothing."""
+        cdef uint8_t frame[64]
+        cdef uint8_t* at = frame
+        cdef bytes text = reason.encode()[:MOST_REASON].decode(errors="ignore").encode()
+        if self.state != RUNNING:
+            return
+        at[0] = APPLICATION_CLOSE if application else CONNECTION_CLOSE
+        at = put_varint(at + 1, code)
+        if not application:
+            at = put_varint(at, 0)
+        at = put_varint(at, <uint64_t>len(text))
+        self.close_frame = (<const char*>frame)[:at - frame] + text
+        self.state = CLOSING
+        self.close_pending = True
+        self.close_at = now + 3.0 * self.pto()
+        self.wake()
+
+    def drain(self, double now):
+        """The peer has closed (RFC 9000 §10.2.2)."""
+        if self.state == RUNNING or self.state == CLOSING:
+            self.state = DRAINING
+            self.close_at = now + 3.0 * self.pto()
+
+    def discard(self):
+        """Forget everything at once and send nothing more."""
+        self.state = TERMINATED
+
+    @property
+    def is_terminated(self):
+        return self.state == TERMINATED
+
+    @property
+    def is_running(self):
+        return self.state == RUNNING
+
+    @property
+    def can_send(self):
+        """Whether packets can be protected."""
+        return self.send_key is not None
+
+    @property
+    def route(self):
+        """Of the path in use."""
+        return self.path.route
+
+    @property
+    def route_validated(self):
+        return self.path.validated
+
+    @property
+    def last_heard(self):
+        """When the last authentic packet came, s."""
+        return self.heard_at
+
+    @property
+    def peer_reset_tokens(self):
+        return [token for _, token in self.peer_cids.values() if token]
+
+    def statistics(self):
+        """Everything that is counted, by name; times in s, sizes in octets."""
+        path = self.path
+        return {
+            **self.counters,
+            "smoothed_rtt": path.rtt.smoothed,
+            "minimum_rtt": path.rtt.minimum,
+            "congestion_window": path.controller.window,
+            "pacing_rate": path.pacer.rate,
+            "bytes_in_flight": path.in_flight,
+            "mtu": path.mtu,
+            "congestion": path.controller.name,
+            "streams_open": len(self.streams),
+            "stream_bytes_sent": self.data_sent,
+            "stream_bytes_received": self.stream_bytes_received,
+        }

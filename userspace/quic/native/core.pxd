@@ -1,0 +1,194 @@
+"""The state of a connection's application-data packet space, which the files of the datapath share.
+
+One class in four layers, so that each file has one topic: ``core`` holds state, streams and flow control, ``recovery``
+acknowledgements and loss, ``receiving`` packets and frames that arrive, ``sending`` those that leave; ``connection`` is
+what the session sees.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from .crypto cimport HeaderKey, PacketKey
+from .path cimport Path
+from .ranges cimport RangeSet
+from .receive_buffer cimport ReceiveBuffer
+from .send_buffer cimport SendBuffer
+from .sent cimport SentPackets
+from .stream cimport Owner, ReadyQueue, Stream
+
+cdef enum:
+    PRIORITIES = 4
+    BIDI = 0
+    UNI = 1
+
+cdef enum State:
+    RUNNING = 0
+    CLOSING = 1         # we have closed; the close is repeated to a peer that goes on sending (RFC 9000 §10.2.1)
+    DRAINING = 2        # the peer has closed; nothing is sent any more
+    TERMINATED = 3
+
+cdef struct Counters:
+    uint64_t packets_sent
+    uint64_t packets_received
+    uint64_t packets_lost
+    uint64_t packets_spurious       # declared lost and acknowledged after all
+    uint64_t packets_dropped        # not authentic, or seen before
+    uint64_t bytes_sent
+    uint64_t bytes_received
+    uint64_t acks_received
+    uint64_t probe_timeouts
+    uint64_t congestion_marks
+    uint64_t datagrams_sent
+    uint64_t datagrams_received
+    uint64_t datagrams_dropped
+    uint64_t key_updates
+
+
+cdef class Core(Owner):
+    cdef readonly bint is_client
+    cdef readonly int state
+    cdef readonly bint confirmed        # the handshake is (RFC 9001 §4.1.2)
+    cdef Counters counters
+    cdef list events                    # tuples for the session, in order
+    cdef object waker                   # called when there is something to send or to tell, once until it is seen to
+    cdef bint awake
+    cdef uint64_t _chance[2]            # of a generator for what need not be secret
+
+    # Keys (RFC 9001).
+    cdef PacketKey send_key
+    cdef PacketKey receive_key
+    cdef PacketKey next_receive_key
+    cdef PacketKey former_receive_key   # for what was under way when the keys changed
+    cdef HeaderKey send_header_key
+    cdef HeaderKey receive_header_key
+    cdef int version
+    cdef bint key_phase
+    cdef bint update_wanted
+    cdef uint64_t phase_began           # the first packet number sent under the present key
+    cdef bint phase_acked
+    cdef uint64_t phase_received        # the lowest number received under the present key
+    cdef double former_until
+    cdef uint64_t forged                # packets that failed to authenticate (RFC 9001 §6.6)
+
+    # Packets received.
+    cdef RangeSet received
+    cdef uint64_t received_floor        # all below counts as received before
+    cdef uint64_t report_floor          # the peer knows of all below that we have received
+    cdef uint64_t largest_received
+    cdef bint any_received
+    cdef double largest_received_at
+    cdef uint32_t eliciting_unreported
+    cdef bint ack_now
+    cdef double ack_at
+    cdef uint64_t marks[4]              # packets received by ECN codepoint
+    cdef double max_ack_delay           # ours, s
+
+    # Packets sent.
+    cdef SentPackets sent
+    cdef uint64_t oldest                # no packet below is outstanding
+    cdef uint64_t largest_acked
+    cdef bint any_acked
+    cdef double last_eliciting_at
+    cdef double loss_at
+    cdef uint32_t pto_count
+    cdef int probes_wanted              # packets that go whatever the congestion window says
+    cdef uint32_t packet_threshold
+    cdef double peer_max_ack_delay
+    cdef int peer_ack_exponent
+    cdef uint64_t skip_at               # the next packet number to be left out
+    cdef uint32_t silent_packets        # without anything that elicits an ACK, in a row
+    cdef uint64_t peer_marks            # CE marks that the peer has reported
+
+    # Paths: the first is the one in use.
+    cdef list paths
+    cdef Path path
+    cdef uint32_t next_path_id
+    cdef str congestion
+
+    # Connection IDs.
+    cdef object random_bytes
+    cdef object new_cid
+    cdef object reset_token
+    cdef dict own_cids                  # sequence number -> ID
+    cdef uint64_t next_own_cid
+    cdef list own_cids_pending          # sequence numbers to be sent
+    cdef int own_cid_length
+    cdef int peer_cid_limit             # how many of ours the peer will keep
+    cdef dict peer_cids                 # sequence number -> (ID, reset token), unused ones and those in use
+    cdef uint64_t peer_cids_retired     # all below
+    cdef list retire_pending
+    cdef set retired_early              # sequence numbers at or above `peer_cids_retired` that we have given back
+
+    # Streams.
+    cdef dict streams
+    cdef Stream last_stream             # most frames are for the same one as the frame before
+    cdef uint64_t opened[2]             # streams opened by us, by kind
+    cdef uint64_t peer_opened[2]
+    cdef uint64_t peer_max_streams[2]   # how many we may open
+    cdef uint64_t max_streams[2]        # how many the peer may open
+    cdef uint64_t max_streams_sent[2]
+    cdef bint max_streams_pending[2]    # to be sent again
+    cdef bint streams_blocked_pending[2]
+    cdef uint64_t first_window
+    cdef uint64_t peer_stream_windows[3]    # at first: bidi opened by the peer of that peer (us), by it, uni
+    cdef tuple ready                    # a ReadyQueue for each priority
+    cdef list credit_blocked
+    cdef list announcing
+    cdef list touched_streams
+
+    # Flow control of the connection.
+    cdef uint64_t peer_max_data
+    cdef uint64_t data_sent
+    cdef bint data_blocked_pending
+    cdef bint data_blocked_told
+    cdef uint64_t max_data
+    cdef uint64_t max_data_sent
+    cdef bint max_data_pending
+    cdef uint64_t data_received
+    cdef uint64_t consumed
+    cdef uint64_t session_window
+    cdef uint64_t stream_bytes_received
+
+    # The rest of what is to be sent.
+    cdef SendBuffer crypto_out
+    cdef ReceiveBuffer crypto_in
+    cdef bint ping_wanted
+    cdef bint handshake_done_wanted
+    cdef object datagrams               # deque of (bytes, time)
+    cdef int datagrams_waiting
+    cdef uint64_t peer_max_datagram
+    cdef bint datagrams_turn
+    cdef uint32_t datagram_size_told
+
+    # Time and end.
+    cdef double idle_timeout
+    cdef double heard_at                # when the last packet came that was authentic
+    cdef double idle_from
+    cdef bint eliciting_since_heard
+    cdef double pacing_at
+    cdef double close_at
+    cdef bytes close_frame              # CONNECTION_CLOSE as it goes out
+    cdef bint close_pending
+    cdef uint64_t heard_since_close
+    cdef list early_packets             # (bytes, route, time) that came before their keys
+
+    cdef int wake(self) except -1
+    cdef uint64_t chance(self) noexcept
+    cdef double pto(self) noexcept      # RFC 9002 §6.2.1, without backoff, max_ack_delay included
+
+    # Streams.
+    cdef Stream peer_stream(self, uint64_t number, bint receiving)     # None: over and forgotten
+    cdef int renew_streams(self, int kind) except -1
+    cdef int stream_limit_raised(self, int kind, uint64_t limit) except -1
+    cdef int data_limit_raised(self, uint64_t limit) except -1
+    cdef bint any_ready(self) noexcept
+
+    # Connection IDs and paths.
+    cdef int issue_cids(self) except -1
+    cdef int take_peer_cid(self, Path path) except -1   # address the peer by another of its IDs there; 0: none left
+    cdef int retire_peer_cid(self, uint64_t sequence) except -1
+    cdef Path find_path(self, object route)
+    cdef Path add_path(self, object route, double now)
+    cdef int use_path(self, Path path, double now) except -1
+    cdef int path_validated(self, Path path, double now) except -1
+    cdef uint32_t max_datagram(self) noexcept           # largest DATAGRAM payload now
+    cdef int size_changed(self) except -1

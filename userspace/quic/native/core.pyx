@@ -1,0 +1,347 @@
+"""State, streams, flow control, connection IDs and paths. Read ``core.pxd`` and RFC 9000 §2 to §5 first."""
+
+from collections import deque
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ..errors import PeerError
+
+from .path cimport Path, make_path
+from .ranges cimport RangeSet
+from .receive_buffer cimport ReceiveBuffer
+from .send_buffer cimport SendBuffer
+from .sent cimport SentPackets
+from .stream cimport Owner, ReadyQueue, Stream, make_stream
+from .wire cimport CONNECTION_ID_LIMIT_ERROR, STREAM_LIMIT_ERROR, STREAM_STATE_ERROR
+
+cdef double NEVER = float("inf")
+cdef double GRANULARITY = 0.001     # RFC 9002 §6.1.2
+cdef enum:
+    FIRST_SKIP = 256
+    # A packet number is left out now and then, so that a peer that acknowledges what it has not seen is found out.
+    OWN_CIDS = 4
+    # Connection IDs that the peer may have of us: one in use, one for a path that it validates, and two to spare.
+    MOST_RETIRED = 64
+    # RETIRE_CONNECTION_ID frames that wait to be sent (RFC 9000 §5.1.2: a limit there must be).
+    SMALLEST_HIGH_WATER = 16 << 10
+    # Unsent octets that every stream may have, however many there are: a dozen packets.
+
+
+cdef class Core(Owner):
+    """limits: types.Limits. random_bytes(n): unpredictable octets. new_cid(): another connection ID of ours.
+    reset_token(cid): its stateless reset token. own_cid: the one of the handshake. route: the adapter's name for the
+    first path. waker(): called when there is something to send or to tell. now: s, on the clock of all calls."""
+
+    def __init__(
+        self, *, bint is_client, limits, random_bytes, new_cid, reset_token, waker, bytes own_cid, route, double now
+    ):
+        cdef int kind
+        cdef bytes seed = random_bytes(16)
+        self.is_client = is_client
+        self.limits = limits
+        self.now = now
+        self.events = []
+        self.waker = waker
+        for kind in range(2):
+            self._chance[kind] = int.from_bytes(seed[8 * kind:8 * kind + 8], "little") | 1
+        self.version = 1
+        self.received = RangeSet()
+        self.sent = SentPackets()
+        self.ack_at = self.loss_at = self.pacing_at = self.close_at = NEVER
+        self.max_ack_delay = 0.025
+        self.peer_max_ack_delay = 0.025
+        self.peer_ack_exponent = 3
+        self.packet_threshold = 3
+        self.skip_at = FIRST_SKIP + self.chance() % FIRST_SKIP
+        self.congestion = limits.congestion
+        self.path = make_path(route, 0, self.congestion, limits.max_udp_payload, 0.333, now)
+        self.path.validated = True
+        self.next_path_id = 1
+        self.paths = [self.path]
+        self.random_bytes = random_bytes
+        self.new_cid = new_cid
+        self.reset_token = reset_token
+        self.own_cids = {0: own_cid}
+        self.own_cid_length = <int>len(own_cid)
+        self.next_own_cid = 1
+        self.own_cids_pending = []
+        self.peer_cid_limit = 2
+        self.peer_cids = {}
+        self.retire_pending = []
+        self.retired_early = set()
+        self.streams = {}
+        self.max_streams[BIDI] = self.max_streams_sent[BIDI] = limits.max_streams_bidi
+        self.max_streams[UNI] = self.max_streams_sent[UNI] = limits.max_streams_uni
+        self.first_window = min(limits.initial_stream_window, limits.stream_window)
+        self.ready = tuple(ReadyQueue() for _ in range(PRIORITIES))
+        self.credit_blocked = []
+        self.announcing = []
+        self.touched_streams = []
+        self.session_window = self.max_data = self.max_data_sent = limits.session_window
+        self.crypto_out = SendBuffer()
+        self.crypto_in = ReceiveBuffer()
+        self.datagrams = deque()
+        self.idle_timeout = limits.idle_timeout
+        self.heard_at = self.idle_from = now
+        self.early_packets = []
+
+    cdef int wake(self) except -1:
+        if not self.awake:
+            self.awake = True
+            self.waker()
+        return 0
+
+    cdef uint64_t chance(self) noexcept:
+        # xorshift128+: for what an observer may guess without harm.
+        cdef uint64_t x = self._chance[0], y = self._chance[1]
+        self._chance[0] = y
+        x ^= x << 23
+        self._chance[1] = x ^ y ^ (x >> 17) ^ (y >> 26)
+        return self._chance[1] + y
+
+    cdef double pto(self) noexcept:
+        return self.path.rtt.timeout(GRANULARITY) + self.peer_max_ack_delay
+
+    # What streams ask of their owner.
+
+    cdef int activate(self, Stream stream) except -1:
+        cdef int kind
+        if stream.queued or stream.over:
+            return 0
+        kind = <int>(stream.number >> 1 & 1)
+        if stream.local and stream.number >> 2 >= self.peer_max_streams[kind]:
+            self.streams_blocked_pending[kind] = True
+            return 0    # It waits for MAX_STREAMS.
+        (<ReadyQueue>self.ready[stream.priority]).push(stream)
+        return self.wake()
+
+    cdef int touch(self, Stream stream) except -1:
+        if not stream.touched and not stream.over:
+            stream.touched = True
+            self.touched_streams.append(stream)
+            return self.wake()
+        return 0
+
+    cdef int announce(self, Stream stream) except -1:
+        if stream.announced or stream.over:
+            return 0
+        if stream.local and stream.number >> 2 >= self.peer_max_streams[stream.number >> 1 & 1]:
+            return 0
+        stream.announced = True
+        self.announcing.append(stream)
+        return self.wake()
+
+    cdef int credit(self, uint64_t size) except -1:
+        self.consumed += size
+        if self.consumed + self.session_window >= self.max_data + (self.session_window >> 2):
+            self.max_data = self.consumed + self.session_window
+            self.max_data_pending = True
+            return self.wake()
+        return 0
+
+    cdef uint64_t window_for(self, uint64_t wanted) noexcept:
+        # A quarter of what the session has left, and no less than it began with: stalled flows leave room for others.
+        cdef uint64_t unconsumed = self.data_received - self.consumed
+        cdef uint64_t left = self.session_window - unconsumed if unconsumed < self.session_window else 0
+        cdef uint64_t most = left >> 2 if left >> 2 > self.first_window else self.first_window
+        return wanted if wanted < most else most
+
+    cdef uint64_t high_water(self) noexcept:
+        cdef uint64_t count = <uint64_t>len(self.streams)
+        cdef uint64_t share = <uint64_t>self.limits.session_send_buffer // (count if count else 1)
+        cdef uint64_t most = <uint64_t>self.limits.send_high_water
+        if share < SMALLEST_HIGH_WATER:
+            share = SMALLEST_HIGH_WATER
+        return share if share < most else most
+
+    cdef double round_trip(self) noexcept:
+        return self.path.rtt.smoothed
+
+    cdef int forget(self, Stream stream) except -1:
+        cdef int kind = <int>(stream.number >> 1 & 1)
+        self.streams.pop(stream.number, None)
+        if self.last_stream is stream:
+            self.last_stream = None
+        if not stream.local:
+            self.max_streams[kind] += 1
+            return self.renew_streams(kind)
+        return 0
+
+    cdef int renew_streams(self, int kind) except -1:
+        # MAX_STREAMS waits until it gives the peer more streams than it has left to open.
+        if self.max_streams[kind] - self.max_streams_sent[kind] > \
+                self.max_streams_sent[kind] - self.peer_opened[kind]:
+            self.max_streams_pending[kind] = True
+            return self.wake()
+        return 0
+
+    # Streams.
+
+    cdef Stream peer_stream(self, uint64_t number, bint receiving):
+        cdef Stream stream = self.last_stream
+        cdef int kind = <int>(number >> 1 & 1)
+        cdef bint local = (number & 1) == (0 if self.is_client else 1)
+        cdef uint64_t index = number >> 2
+        cdef uint64_t window
+        if stream is not None and stream.number == number:
+            if receiving and not stream.can_receive or not receiving and not stream.can_send:
+                raise PeerError("a frame for the other direction of a one-way stream", STREAM_STATE_ERROR)
+            return stream
+        if kind == UNI and receiving == local:
+            raise PeerError("a frame for the other direction of a one-way stream", STREAM_STATE_ERROR)
+        if local:
+            if index >= self.opened[kind]:
+                raise PeerError("a frame for a stream that we have not opened", STREAM_STATE_ERROR)
+        elif index >= self.peer_opened[kind]:
+            if index >= self.max_streams_sent[kind]:
+                raise PeerError("more streams than allowed", STREAM_LIMIT_ERROR)
+            window = self.peer_stream_windows[0] if kind == BIDI else 0
+            while self.peer_opened[kind] <= index:
+                # Streams are opened in order (RFC 9000 §2.1), so that this one opens those before it.
+                stream = make_stream(
+                    self, self.peer_opened[kind] << 2 | kind << 1 | (1 if self.is_client else 0), False, 2, window,
+                    self.first_window,
+                )
+                self.streams[stream.number] = stream
+                self.peer_opened[kind] += 1
+                self.touch(stream)
+            self.last_stream = stream
+            self.renew_streams(kind)
+            return stream
+        stream = self.streams.get(number)
+        if stream is not None:
+            self.last_stream = stream
+        return stream
+
+    cdef int stream_limit_raised(self, int kind, uint64_t limit) except -1:
+        cdef uint64_t index = self.peer_max_streams[kind]
+        cdef Stream stream
+        if limit <= index:
+            return 0
+        self.peer_max_streams[kind] = limit
+        while index < limit and index < self.opened[kind]:
+            stream = self.streams.get(index << 2 | kind << 1 | (0 if self.is_client else 1))
+            if stream is not None:
+                if stream.has_work(1) or stream.reset_pending:
+                    self.activate(stream)
+                if stream.stop_pending or stream.limit_pending:
+                    self.announce(stream)
+            index += 1
+        return 0
+
+    cdef int data_limit_raised(self, uint64_t limit) except -1:
+        cdef list blocked
+        if limit <= self.peer_max_data:
+            return 0
+        self.peer_max_data = limit
+        self.data_blocked_told = False
+        if self.credit_blocked:
+            blocked, self.credit_blocked = self.credit_blocked, []
+            for stream in blocked:
+                self.activate(stream)
+        return 0
+
+    cdef bint any_ready(self) noexcept:
+        cdef ReadyQueue queue
+        for queue in self.ready:
+            if queue.first is not None:
+                return True
+        return False
+
+    # Connection IDs (RFC 9000 §5.1).
+
+    cdef int issue_cids(self) except -1:
+        while len(self.own_cids) < min(OWN_CIDS, self.peer_cid_limit):
+            self.own_cids[self.next_own_cid] = self.new_cid()
+            self.own_cids_pending.append(self.next_own_cid)
+            self.next_own_cid += 1
+        return 0
+
+    cdef int take_peer_cid(self, Path path) except -1:
+        cdef bytes cid
+        cdef uint64_t sequence
+        cdef set used = {(<Path>other).cid_sequence for other in self.paths if other is not path}
+        for sequence in sorted(self.peer_cids):
+            if sequence not in used and (sequence != path.cid_sequence or not path.cid_length):
+                cid = self.peer_cids[sequence][0]
+                path.cid_length = <uint8_t>len(cid)
+                path.cid_sequence = sequence
+                memcpy(path.cid, <const uint8_t*><const char*>cid, len(cid))
+                return 1
+        return 0
+
+    cdef int retire_peer_cid(self, uint64_t sequence) except -1:
+        self.peer_cids.pop(sequence, None)
+        if len(self.retire_pending) >= MOST_RETIRED:
+            raise PeerError("too many connection IDs to retire", CONNECTION_ID_LIMIT_ERROR)
+        self.retire_pending.append(sequence)
+        if sequence >= self.peer_cids_retired:
+            self.retired_early.add(sequence)
+        return 0
+
+    # Paths (RFC 9000 §9).
+
+    cdef Path find_path(self, object route):
+        cdef Path path
+        for path in self.paths:
+            if path.route is route or path.route == route:
+                return path
+        return None
+
+    cdef Path add_path(self, object route, double now):
+        cdef Path path = make_path(
+            route, self.next_path_id, self.congestion, self.path.mtu_limit, self.path.rtt.smoothed, now
+        )
+        self.next_path_id += 1
+        self.paths.append(path)
+        return path
+
+    cdef int use_path(self, Path path, double now) except -1:
+        cdef Path former = self.path
+        if path is former:
+            return 0
+        self.path = path
+        path.controlled = self.sent.next
+        self.paths.remove(path)
+        self.paths.insert(0, path)
+        if not path.cid_length and not self.take_peer_cid(path):
+            # The peer has given us no other: the old one it must be (RFC 9000 §9.5 would have another).
+            path.cid_length = former.cid_length
+            path.cid_sequence = former.cid_sequence
+            memcpy(path.cid, former.cid, former.cid_length)
+        self.loss_at = NEVER
+        self.pto_count = 0
+        self.events.append(("path", "added", path.route, path.validated))
+        return self.size_changed()
+
+    cdef int path_validated(self, Path path, double now) except -1:
+        cdef Path other
+        path.challenged = path.challenge_pending = False
+        path.challenge_again_at = path.give_up_at = NEVER
+        if path.validated:
+            return 0
+        path.validated = True
+        self.events.append(("path", "validated", path.route, True))
+        if path is self.path:
+            for other in self.paths[1:]:
+                if not other.challenged:
+                    self.paths.remove(other)
+                    if other.cid_sequence != path.cid_sequence and other.cid_sequence in self.peer_cids:
+                        self.retire_peer_cid(other.cid_sequence)
+        return self.size_changed()
+
+    cdef uint32_t max_datagram(self) noexcept:
+        # Short header: 1 + connection ID + up to 4 octets of number; tag 16; frame type 1 and length 2.
+        cdef uint32_t overhead = 1 + self.path.cid_length + 4 + 16 + 3
+        cdef uint64_t room = self.path.mtu - overhead
+        if self.peer_max_datagram <= 3:
+            return 0
+        return <uint32_t>(room if room < self.peer_max_datagram - 3 else self.peer_max_datagram - 3)
+
+    cdef int size_changed(self) except -1:
+        if self.max_datagram() != self.datagram_size_told:
+            self.datagram_size_told = self.max_datagram()
+            self.events.append(("datagram_size",))
+        return 0
+

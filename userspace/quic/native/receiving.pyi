@@ -1,0 +1,3 @@
+from .recovery import Recovery
+
+class Receiving(Recovery): ...

@@ -1,0 +1,472 @@
+"""Read RFC 9000 §12, §13 and §19, RFC 9001 §5 and §6, and ``receiving.pxd`` first.
+
+What the peer may not do raises PeerError with the code that the RFC names; the session closes with it. What anybody else
+may have sent is dropped and counted.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from ..errors import PeerError
+
+from .core cimport BIDI, RUNNING, UNI
+from .crypto cimport SAMPLE, TAG, PacketKey, next_packet_key
+from .path cimport Path
+from .stream cimport OPEN, Stream
+from .wire cimport (
+    ACK, ACK_ECN, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
+    CRYPTO_BUFFER_EXCEEDED, DATA_BLOCKED, DATAGRAM, DATAGRAM_LENGTH, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR,
+    HANDSHAKE_DONE, KEY_UPDATE_ERROR, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
+    NEW_TOKEN, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID,
+    STOP_SENDING, STREAM, STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET, STREAMS_BLOCKED_BIDI,
+    STREAMS_BLOCKED_UNI, decode_number, get_varint,
+)
+
+cdef double NEVER = float("inf")
+cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
+cdef enum:
+    MOST_RANGES = 256
+    # Ranges of packets received that are kept: gaps older than these count as received, and their packets are dropped.
+    ACK_EVERY = 2
+    # Ack-eliciting packets after which an ACK is due at once (RFC 9000 §13.2.2).
+    MOST_CRYPTO = 65536
+    # Octets of CRYPTO data that may wait for those before them: tickets, several.
+    PEER_CIDS = 8
+    # The active_connection_id_limit that we announce: aioquic's.
+    MOST_PATHS = 4
+    # Paths remembered: the one in use, and those that are being validated.
+cdef uint64_t LARGEST_OFFSET = (<uint64_t>1 << 62) - 1
+cdef uint64_t MOST_STREAMS = <uint64_t>1 << 60
+
+
+cdef class Receiving(Recovery):
+    cdef int receive_packet(self, uint8_t* data, size_t size, object route, int ecn, double now) except -1:
+        cdef size_t at = 1 + <size_t>self.own_cid_length
+        cdef uint8_t mask[5]
+        cdef uint8_t first
+        cdef int octets, i, opened
+        cdef uint32_t truncated = 0
+        cdef uint64_t number
+        cdef bint phase, newest
+        cdef PacketKey key
+        cdef Path path
+        if self.receive_key is None:
+            return TOO_EARLY
+        if size < at + 4 + SAMPLE or self.receive_header_key.mask(data + at + 4, mask) != 0:
+            return _drop(self)
+        first = data[0] = data[0] ^ (mask[0] & 0x1f)
+        octets = (first & 3) + 1
+        for i in range(octets):
+            data[at + <size_t>i] ^= mask[i + 1]
+            truncated = truncated << 8 | data[at + <size_t>i]
+        number = decode_number(truncated, octets, self.largest_received + 1 if self.any_received else 0)
+        phase = first & 4 != 0
+        key = self.receive_key
+        if phase != self.key_phase:
+            if self.former_receive_key is not None and number < self.phase_received:
+                key = self.former_receive_key
+            else:
+                key = self.next_receive_key
+        opened = key.open(data, at + <size_t>octets, size - at - <size_t>octets, number)
+        if opened < 0:
+            self.forged += 1
+            if self.forged >= self.receive_key.integrity_limit:
+                raise PeerError("too many packets that are not authentic", AEAD_LIMIT_REACHED)
+            return _drop(self)
+        if self.received.contains(number) or number < self.received_floor:
+            return _drop(self)
+        if first & 0x18:
+            raise PeerError("reserved bits of a short header are set", PROTOCOL_VIOLATION)
+        if opened == 0:
+            raise PeerError("a packet without frames", PROTOCOL_VIOLATION)
+        if phase != self.key_phase:
+            if key is self.next_receive_key:
+                _keys_updated(self, number, now)
+        elif self.former_receive_key is not None and number < self.phase_received:
+            if self.phase_received == UNKNOWN:
+                # The first answer to an update of ours: what the peer sent before it may be late.
+                self.former_until = now + 3.0 * self.pto()
+            self.phase_received = number
+        if self.former_receive_key is not None and now >= self.former_until:
+            self.former_receive_key = None
+
+        self.counters.packets_received += 1
+        self.counters.bytes_received += size
+        newest = not self.any_received or number > self.largest_received
+        if newest:
+            self.largest_received = number
+            self.largest_received_at = now
+        self.received.add(number, number + 1)
+        if self.received.count > MOST_RANGES:
+            self.received_floor = self.received.items[0].stop
+            self.received.drop_first()
+        self.any_received = True
+        self.marks[ecn & 3] += 1
+        self.heard_at = self.idle_from = now
+        self.eliciting_since_heard = False
+
+        path = self.path
+        if path.route is not route and path.route != route:
+            path = self.find_path(route)
+            if path is None:
+                if self.is_client:
+                    return _drop(self)  # A server has no business at another address (RFC 9000 §9).
+                if len(self.paths) >= MOST_PATHS:
+                    self.paths.pop()
+                path = self.add_path(route, now)
+                _validate(self, path, now)
+        if not path.validated:
+            path.received += size
+        return _frames(self, data + at + <size_t>octets, data + at + <size_t>octets + opened, path, number, newest, now)
+
+    cdef int receive_frames(self, const uint8_t* at, const uint8_t* end, object route, double now) except -1:
+        return _frames(self, at, end, self.path, self.largest_received, True, now)
+
+
+cdef int _drop(Receiving self) noexcept:
+    self.counters.packets_dropped += 1
+    return DROPPED
+
+
+cdef int _keys_updated(Receiving self, uint64_t number, double now) except -1:
+    # The peer has begun the next key phase (RFC 9001 §6.2, §6.3): follow, in both directions.
+    if self.any_received and number < self.phase_received:
+        raise PeerError("an old packet under new keys", KEY_UPDATE_ERROR)
+    self.former_receive_key = self.receive_key
+    self.receive_key = self.next_receive_key
+    self.next_receive_key = next_packet_key(self.receive_key, self.version)
+    self.former_until = now + 3.0 * self.pto()
+    self.phase_received = number
+    self.key_phase = not self.key_phase
+    self.send_key = next_packet_key(self.send_key, self.version)
+    self.phase_began = self.sent.next
+    self.phase_acked = False
+    self.counters.key_updates += 1
+    return 0
+
+
+cdef int _validate(Receiving self, Path path, double now) except -1:
+    # RFC 9000 §8.2: challenge it, and again until there is an answer or it is given up.
+    cdef double patience = 3.0 * max(self.pto(), 2.0 * 0.333)
+    path.challenge = int.from_bytes(self.random_bytes(8), "big")
+    path.challenged = path.challenge_pending = True
+    path.challenge_again_at = now + self.pto()
+    path.give_up_at = now + patience
+    return 0
+
+
+cdef int _frames(
+    Receiving self, const uint8_t* at, const uint8_t* end, Path path, uint64_t number, bint newest, double now
+) except -1:
+    cdef uint64_t kind = 0, a
+    cdef bint eliciting = False, probing = True
+    cdef const uint8_t* begin
+    cdef int i
+    while at < end:
+        begin = at
+        at = get_varint(at, end, &kind)
+        if at == NULL:
+            raise _encoding("frame type")
+        if kind == PADDING:
+            while at < end and at[0] == 0:
+                at += 1
+            continue
+        if kind >= 0x40 or (kind < 0x40 and at - begin != 1):
+            if kind < 0x40:
+                raise PeerError("a frame type in more octets than it needs", PROTOCOL_VIOLATION)
+            raise _encoding("unknown frame")
+        if kind == ACK or kind == ACK_ECN:
+            at = _ack(self, at, end, kind == ACK_ECN, now)
+            probing = False
+            continue
+        if kind == CONNECTION_CLOSE or kind == APPLICATION_CLOSE:
+            return _close(self, at, end, kind == APPLICATION_CLOSE, now)
+        eliciting = True
+        if kind >= STREAM and kind < STREAM + 8:
+            at = _stream_frame(self, at, end, <int>kind)
+            probing = False
+        elif kind == DATAGRAM or kind == DATAGRAM_LENGTH:
+            at = _datagram(self, at, end, kind == DATAGRAM_LENGTH)
+            probing = False
+        elif kind == NEW_CONNECTION_ID:
+            at = _new_connection_id(self, at, end)
+        elif kind == PATH_CHALLENGE or kind == PATH_RESPONSE:
+            if end - at < 8:
+                raise _encoding("PATH_CHALLENGE or PATH_RESPONSE")
+            a = 0
+            for i in range(8):
+                a = a << 8 | at[i]
+            at += 8
+            if kind == PATH_CHALLENGE:
+                path.answer(a)
+            else:
+                _path_response(self, a, now)
+        else:
+            probing = False
+            at = _control_frame(self, at, end, <int>kind, now)
+        if at == NULL:
+            raise _encoding(f"frame of type {kind:#x}")
+        if self.state != RUNNING:
+            return 0
+    if eliciting:
+        self.eliciting_unreported += 1
+        if self.eliciting_unreported >= ACK_EVERY or not newest or self.received.count > 1 and \
+                self.received.items[self.received.count - 1].start == number:
+            self.ack_now = True
+        elif self.ack_at == NEVER:
+            self.ack_at = now + self.max_ack_delay
+    if path is not self.path and newest and not probing:
+        # RFC 9000 §9.3: the peer has moved. Its controller goes with it when only a NAT has changed its mind.
+        self.use_path(path, now)
+        if not path.challenged and not path.validated:
+            _validate(self, path, now)
+    return 0
+
+
+cdef object _encoding(what):
+    return PeerError(f"malformed {what}", FRAME_ENCODING_ERROR)
+
+
+cdef const uint8_t* _ack(Receiving self, const uint8_t* at, const uint8_t* end, bint marked, double now) except NULL:
+    cdef uint64_t largest = 0, delay = 0, count = 0, length = 0, gap = 0, low, high, marks = 0
+    cdef uint64_t ect0 = 0, ect1 = 0
+    cdef bint interesting
+    at = get_varint(at, end, &largest)
+    if at != NULL:
+        at = get_varint(at, end, &delay)
+    if at != NULL:
+        at = get_varint(at, end, &count)
+    if at != NULL:
+        at = get_varint(at, end, &length)
+    if at == NULL or length > largest:
+        raise _encoding("ACK")
+    self.begin_ack(largest, now)
+    high, low = largest, largest - length
+    interesting = self.ack_range(low, high, now)
+    while count:
+        count -= 1
+        at = get_varint(at, end, &gap)
+        if at != NULL:
+            at = get_varint(at, end, &length)
+        if at == NULL or low < gap + 2 or low - gap - 2 < length:
+            raise _encoding("ACK")
+        high = low - gap - 2
+        low = high - length
+        if interesting:
+            interesting = self.ack_range(low, high, now)
+    if marked:
+        at = get_varint(at, end, &ect0)
+        if at != NULL:
+            at = get_varint(at, end, &ect1)
+        if at != NULL:
+            at = get_varint(at, end, &marks)
+        if at == NULL:
+            raise _encoding("ACK_ECN")
+    if delay >= <uint64_t>1 << (40 - self.peer_ack_exponent):
+        delay = 0
+    self.end_ack(largest, <double>(delay << self.peer_ack_exponent) * 1e-6, marks, now)
+    return at
+
+
+cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8_t* end, int kind) except? NULL:
+    cdef uint64_t number = 0, offset = 0, size, before, arrived
+    cdef Stream stream
+    at = get_varint(at, end, &number)
+    if at != NULL and kind & STREAM_OFFSET:
+        at = get_varint(at, end, &offset)
+    if at == NULL:
+        return NULL
+    size = <uint64_t>(end - at)
+    if kind & STREAM_LENGTH:
+        at = get_varint(at, end, &size)
+        if at == NULL or size > <uint64_t>(end - at):
+            return NULL
+    if offset + size > LARGEST_OFFSET:
+        raise PeerError("stream data beyond 2^62 - 1", FRAME_ENCODING_ERROR)
+    stream = self.peer_stream(number, True)
+    if stream is None:
+        return at + size
+    if offset + size > stream.max_receive:
+        raise PeerError("more stream data than allowed", FLOW_CONTROL_ERROR)
+    before = stream.into.highest
+    if offset + size > before and self.data_received + (offset + size - before) > self.max_data:
+        raise PeerError("more data than allowed", FLOW_CONTROL_ERROR)
+    arrived = stream.into.ready
+    stream.into.receive(offset, at, size, kind & STREAM_FIN != 0)
+    self.data_received += stream.into.highest - before
+    if stream.released:
+        self.stream_bytes_received += stream.into.highest - before
+        stream.data_arrived()
+    elif stream.into.ready != arrived or stream.into.final != UNKNOWN:
+        self.stream_bytes_received += stream.into.ready - arrived
+        stream.data_arrived()
+    return at + size
+
+
+cdef const uint8_t* _datagram(Receiving self, const uint8_t* at, const uint8_t* end, bint has_length) except? NULL:
+    cdef uint64_t size = <uint64_t>(end - at)
+    if not self.limits.max_datagram_frame_size:
+        raise PeerError("a DATAGRAM, which we do not take", PROTOCOL_VIOLATION)
+    if has_length:
+        at = get_varint(at, end, &size)
+        if at == NULL or size > <uint64_t>(end - at):
+            return NULL
+    self.counters.datagrams_received += 1
+    self.events.append(("datagram", (<const char*>at)[:size]))
+    return at + size
+
+
+cdef const uint8_t* _new_connection_id(Receiving self, const uint8_t* at, const uint8_t* end) except? NULL:
+    cdef uint64_t sequence = 0, prior = 0, length, held
+    cdef bytes cid, token
+    cdef Path path
+    at = get_varint(at, end, &sequence)
+    if at != NULL:
+        at = get_varint(at, end, &prior)
+    if at == NULL or at >= end:
+        return NULL
+    length = at[0]
+    at += 1
+    if length < 1 or length > 20 or prior > sequence or <uint64_t>(end - at) < length + 16:
+        return NULL
+    if not self.path.cid_length:
+        raise PeerError("NEW_CONNECTION_ID from a peer without connection IDs", PROTOCOL_VIOLATION)
+    cid = (<const char*>at)[:length]
+    token = (<const char*>at)[length:length + 16]
+    at += length + 16
+    known = self.peer_cids.get(sequence)
+    if known is not None:
+        if known[0] != cid or known[1] is not None and known[1] != token:
+            raise PeerError("two connection IDs under one sequence number", PROTOCOL_VIOLATION)
+    elif any(other[0] == cid for other in self.peer_cids.values()):
+        raise PeerError("one connection ID under two sequence numbers", PROTOCOL_VIOLATION)
+    elif sequence < self.peer_cids_retired:
+        self.retire_peer_cid(sequence)
+    elif sequence not in self.retired_early:
+        self.peer_cids[sequence] = (cid, token)
+        self.events.append(("peer_cids",))
+    if prior > self.peer_cids_retired:
+        for held in [held for held in self.peer_cids if held < prior]:
+            self.retire_peer_cid(held)
+        self.peer_cids_retired = prior
+        self.retired_early = {held for held in self.retired_early if held >= prior}
+        for path in self.paths:
+            if path.cid_length and path.cid_sequence < prior:
+                self.take_peer_cid(path)
+        self.events.append(("peer_cids",))
+    if len(self.peer_cids) > PEER_CIDS:
+        raise PeerError("more connection IDs than we keep", CONNECTION_ID_LIMIT_ERROR)
+    return at
+
+
+cdef int _path_response(Receiving self, uint64_t challenge, double now) except -1:
+    cdef Path path
+    for path in self.paths:
+        if path.challenged and path.challenge == challenge:
+            return self.path_validated(path, now)
+    return 0    # Late, or made up: of no consequence (RFC 9000 §8.2.3).
+
+
+cdef const uint8_t* _control_frame(
+    Receiving self, const uint8_t* at, const uint8_t* end, int kind, double now
+) except? NULL:
+    cdef uint64_t a = 0, b = 0, c = 0, before
+    cdef Stream stream
+    if kind == PING:
+        return at
+    if kind == HANDSHAKE_DONE:
+        if not self.is_client:
+            raise PeerError("HANDSHAKE_DONE from a client", PROTOCOL_VIOLATION)
+        self.events.append(("handshake_done",))
+        return at
+    at = get_varint(at, end, &a)
+    if at == NULL:
+        return NULL
+    if kind == MAX_DATA:
+        self.data_limit_raised(a)
+    elif kind == MAX_STREAM_DATA:
+        at = get_varint(at, end, &b)
+        if at != NULL:
+            stream = self.peer_stream(a, False)
+            if stream is not None:
+                stream.limit_raised(b)
+    elif kind == MAX_STREAMS_BIDI or kind == MAX_STREAMS_UNI:
+        if a > MOST_STREAMS:
+            return NULL
+        self.stream_limit_raised(BIDI if kind == MAX_STREAMS_BIDI else UNI, a)
+    elif kind == RESET_STREAM:
+        at = get_varint(at, end, &b)
+        if at != NULL:
+            at = get_varint(at, end, &c)
+        if at != NULL:
+            stream = self.peer_stream(a, True)
+            if stream is not None:
+                _reset_stream(self, stream, b, c)
+    elif kind == STOP_SENDING:
+        at = get_varint(at, end, &b)
+        if at != NULL:
+            stream = self.peer_stream(a, False)
+            if stream is not None:
+                stream.stop_arrived(b)
+    elif kind == CRYPTO:
+        at = get_varint(at, end, &b)
+        if at == NULL or b > <uint64_t>(end - at) or a + b > LARGEST_OFFSET:
+            return NULL
+        if a + b > self.crypto_in.taken + MOST_CRYPTO:
+            raise PeerError("too much CRYPTO data", CRYPTO_BUFFER_EXCEEDED)
+        self.crypto_in.receive(a, at, b, False)
+        if self.crypto_in.available():
+            self.events.append(("crypto", self.crypto_in.take(MOST_CRYPTO)))
+        at += b
+    elif kind == NEW_TOKEN:
+        if not self.is_client:
+            raise PeerError("NEW_TOKEN from a client", PROTOCOL_VIOLATION)
+        if not a or a > <uint64_t>(end - at):
+            return NULL
+        self.events.append(("new_token", (<const char*>at)[:a]))
+        at += a
+    elif kind == RETIRE_CONNECTION_ID:
+        if a >= self.next_own_cid:
+            raise PeerError("a connection ID was retired that was never issued", PROTOCOL_VIOLATION)
+        if a in self.own_cids:
+            if len(self.own_cids) == 1:
+                raise PeerError("the last connection ID was retired", PROTOCOL_VIOLATION)
+            self.events.append(("cid_retired", self.own_cids.pop(a)))
+            if a in self.own_cids_pending:
+                self.own_cids_pending.remove(a)
+            self.issue_cids()
+    elif kind == STREAMS_BLOCKED_BIDI or kind == STREAMS_BLOCKED_UNI:
+        if a > MOST_STREAMS:
+            return NULL
+    elif kind == STREAM_DATA_BLOCKED:
+        at = get_varint(at, end, &b)
+        if at != NULL:
+            self.peer_stream(a, True)
+    elif kind != DATA_BLOCKED:
+        raise _encoding(f"frame of unknown type {kind:#x}")
+    return at
+
+
+cdef int _reset_stream(Receiving self, Stream stream, uint64_t code, uint64_t size) except -1:
+    cdef uint64_t before = stream.into.highest
+    if size > stream.max_receive:
+        raise PeerError("a final size beyond what was allowed", FLOW_CONTROL_ERROR)
+    if size > before and self.data_received + (size - before) > self.max_data:
+        raise PeerError("a final size beyond what was allowed", FLOW_CONTROL_ERROR)
+    stream.into.set_final(size)
+    stream.into.highest = size
+    self.data_received += size - before
+    return stream.reset_arrived(code)
+
+
+cdef int _close(Receiving self, const uint8_t* at, const uint8_t* end, bint application, double now) except -1:
+    cdef uint64_t code = 0, kind = 0, length = 0
+    at = get_varint(at, end, &code)
+    if at != NULL and not application:
+        at = get_varint(at, end, &kind)
+    if at != NULL:
+        at = get_varint(at, end, &length)
+    if at == NULL or length > <uint64_t>(end - at):
+        raise _encoding("CONNECTION_CLOSE")
+    reason = (<const char*>at)[:min(length, <uint64_t>1024)].decode("utf-8", "replace")
+    self.events.append(("closed", application, code, reason))
+    return 0

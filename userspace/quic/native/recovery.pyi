@@ -1,0 +1,3 @@
+from .core import Core
+
+class Recovery(Core): ...

@@ -1,0 +1,312 @@
+"""Read RFC 9002, whose names are used, and ``recovery.pxd`` first."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from ..errors import PeerError
+
+from .core cimport BIDI, UNI
+from .path cimport SMALLEST_ALLOWANCE, Path
+from .sent cimport ACKNOWLEDGED, LOST, NEVER_SENT, OUTSTANDING, SentFrame, SentPacket
+from .stream cimport OPEN, Stream
+from .wire cimport (
+    ACK, CRYPTO, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
+    PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID, STOP_SENDING, STREAM,
+)
+
+cdef double NEVER = float("inf")
+cdef double GRANULARITY = 0.001
+cdef double TIME_THRESHOLD = 9.0 / 8.0
+cdef double PERSISTENT = 3.0
+cdef double LONGEST_PTO = 60.0
+cdef enum:
+    MOST_REORDERED = 256
+    # Packets by which a path may be seen to reorder; losses behind it are left to the time threshold.
+    MOST_BACKOFF = 12
+
+
+cdef class Recovery(Core):
+    cdef Path path_of(self, SentPacket* packet):
+        cdef Path path
+        if packet.path == self.path.id:
+            return self.path
+        for path in self.paths:
+            if path.id == packet.path:
+                return path
+        return None
+
+    cdef int begin_ack(self, uint64_t largest, double now) except -1:
+        if largest >= self.sent.next:
+            raise PeerError("a packet was acknowledged that was never sent", PROTOCOL_VIOLATION)
+        self.counters.acks_received += 1
+        self._newly_acked = self._eliciting_acked = False
+        self._newest_sent_at = 0.0
+        self.path.controller.begin_update(self.path.in_flight, now)
+        return 0
+
+    cdef bint ack_range(self, uint64_t low, uint64_t high, double now) except -1:
+        cdef uint64_t number
+        cdef SentPacket* packet
+        cdef Path path
+        if high < self.sent.first:
+            return False
+        if low < self.sent.first:
+            low = self.sent.first
+        number = high + 1
+        while number > low:
+            number -= 1
+            packet = self.sent.get(number)
+            if packet.state == ACKNOWLEDGED:
+                continue
+            if packet.state == NEVER_SENT:
+                raise PeerError("a packet number was acknowledged that was left out", PROTOCOL_VIOLATION)
+            if packet.state == LOST:
+                _spurious(self, number, packet, now)
+                continue
+            self._newly_acked = True
+            if packet.ack_eliciting:
+                self._eliciting_acked = True
+            if packet.sample.sent_at > self._newest_sent_at:
+                self._newest_sent_at = packet.sample.sent_at
+            if packet.in_flight:
+                path = self.path_of(packet)
+                if path is not None:
+                    path.in_flight -= packet.sample.size
+                    if path is self.path and number >= path.controlled:
+                        path.controller.on_acked(&packet.sample, now)
+            self.sent.settle(packet, ACKNOWLEDGED)
+            if packet.probe:
+                path = self.path_of(packet)
+                if path is not None and path.probe_acked(packet.sample.size, now):
+                    self.size_changed()
+            elif packet.sample.size == self.path.mtu:
+                self.path.large_lost = 0
+            if number >= self.phase_began:
+                self.phase_acked = True
+            _frames_acked(self, packet)
+        return True
+
+    cdef int end_ack(self, uint64_t largest, double delay, uint64_t marks, double now) except -1:
+        cdef SentPacket* packet = self.sent.get(largest)
+        cdef bint newest = not self.any_acked or largest > self.largest_acked
+        cdef bint had_more = self.sent.outstanding_eliciting != 0
+        if newest:
+            self.largest_acked = largest
+            self.any_acked = True
+        # The largest's record outlives this call: nothing is trimmed before the end.
+        if newest and self._eliciting_acked and packet != NULL and packet.path == self.path.id:
+            if self.confirmed and delay > self.peer_max_ack_delay:
+                delay = self.peer_max_ack_delay
+            self.path.rtt.update(now - packet.sample.sent_at, delay)
+        if marks > self.peer_marks:
+            self.counters.congestion_marks += marks - self.peer_marks
+            self.path.controller.on_congestion_marks(marks - self.peer_marks, self._newest_sent_at, now)
+            self.peer_marks = marks
+        _detect_lost(self, now)
+        self.path.controller.end_update(self.path.in_flight, now)
+        if self._newly_acked:
+            self.pto_count = 0
+            self.probes_wanted = 0
+        self.sent.trim(now - self.pto())
+        return 0
+
+    cdef double recovery_timer(self) noexcept:
+        cdef double timeout
+        if self.loss_at != NEVER:
+            return self.loss_at
+        if not self.sent.outstanding_eliciting or not self.confirmed or self.path.allowance() < SMALLEST_ALLOWANCE:
+            return NEVER
+        timeout = self.pto() * <double>(<uint64_t>1 << min(self.pto_count, <uint32_t>MOST_BACKOFF))
+        return self.last_eliciting_at + (timeout if timeout < LONGEST_PTO else LONGEST_PTO)
+
+    cdef int on_recovery_timer(self, double now) except -1:
+        cdef uint64_t number
+        cdef int wanted = 2
+        cdef SentPacket* packet
+        if self.loss_at != NEVER:
+            self.path.controller.begin_update(self.path.in_flight, now)
+            _detect_lost(self, now)
+            self.path.controller.end_update(self.path.in_flight, now)
+            self.sent.trim(now - self.pto())
+            return 0
+        # A probe timeout (RFC 9002 §6.2): what is oldest goes out once more, with no judgement passed on it.
+        self.counters.probe_timeouts += 1
+        self.pto_count += 1
+        self.last_eliciting_at = now
+        self.probes_wanted = 2
+        if self.pto_count >= 3 and self.path.black_hole(now):
+            self.size_changed()
+        for number in range(self.oldest, self.sent.next):
+            packet = self.sent.get(number)
+            if packet != NULL and packet.state == OUTSTANDING and packet.ack_eliciting:
+                _frames_lost(self, packet)
+                wanted -= 1
+                if not wanted:
+                    break
+        self.ping_wanted = True
+        return 0
+
+    cdef int requeue_all(self) except -1:
+        cdef uint64_t number
+        cdef SentPacket* packet
+        cdef Path path
+        for number in range(self.sent.first, self.sent.next):
+            packet = self.sent.get(number)
+            if packet.state == OUTSTANDING:
+                path = self.path_of(packet)
+                if packet.in_flight and path is not None:
+                    path.in_flight -= packet.sample.size
+                self.sent.settle(packet, LOST)
+                _frames_lost(self, packet)
+        self.oldest = self.sent.next
+        self.loss_at = NEVER
+        return 0
+
+
+cdef int _detect_lost(Recovery self, double now) except -1:
+    cdef uint64_t number
+    cdef SentPacket* packet
+    cdef Path path
+    cdef double rtt = max(self.path.rtt.latest, self.path.rtt.smoothed)
+    cdef double delay = max(TIME_THRESHOLD * rtt, GRANULARITY)
+    cdef double first_lost = -1.0, last_lost = -1.0
+    cdef bint persistent = False
+    cdef double duration = PERSISTENT * self.pto()
+    self.loss_at = NEVER
+    if self.oldest < self.sent.first:
+        self.oldest = self.sent.first
+    while self.oldest < self.sent.next and self.sent.get(self.oldest).state != OUTSTANDING:
+        self.oldest += 1
+    if not self.any_acked:
+        return 0
+    for number in range(self.oldest, self.largest_acked + 1):
+        packet = self.sent.get(number)
+        if packet == NULL:
+            continue
+        if packet.state != OUTSTANDING:
+            if packet.state == ACKNOWLEDGED and packet.ack_eliciting:
+                first_lost = -1.0   # Something came through: no persistent congestion (RFC 9002 §7.6.2).
+            continue
+        # The same sum as the timer's, so that it cannot fire a moment too early.
+        if packet.sample.sent_at + delay > now and self.largest_acked - number < self.packet_threshold:
+            if packet.sample.sent_at + delay < self.loss_at:
+                self.loss_at = packet.sample.sent_at + delay
+            continue
+        self.counters.packets_lost += 1
+        path = self.path_of(packet)
+        if packet.in_flight and path is not None:
+            path.in_flight -= packet.sample.size
+        if packet.probe:
+            if path is not None:
+                path.probe_lost(packet.sample.size, now)
+        elif packet.in_flight and path is self.path and number >= path.controlled:
+            path.controller.on_lost(&packet.sample, now)
+            if packet.sample.size == path.mtu and path.large_packet_lost(now, duration):
+                self.size_changed()
+            if packet.ack_eliciting and path.rtt.sampled:
+                last_lost = packet.sample.sent_at
+                if first_lost < 0.0:
+                    first_lost = last_lost
+                elif last_lost - first_lost > duration:
+                    persistent = True
+        self.sent.settle(packet, LOST)
+        _frames_lost(self, packet)
+    if persistent:
+        self.path.controller.on_persistent_congestion(now)
+    while self.oldest < self.sent.next and self.sent.get(self.oldest).state != OUTSTANDING:
+        self.oldest += 1
+    return 0
+
+
+cdef int _spurious(Recovery self, uint64_t number, SentPacket* packet, double now) except -1:
+    cdef Path path = self.path_of(packet)
+    cdef uint64_t distance
+    self.counters.packets_spurious += 1
+    self.sent.settle(packet, ACKNOWLEDGED)
+    self._newly_acked = True
+    if path is self.path and packet.in_flight and not packet.probe and number >= path.controlled:
+        path.controller.on_spurious_loss(packet.sample.sent_at, now)
+        distance = self.sent.next - number
+        if self.any_acked and self.largest_acked > number:
+            distance = self.largest_acked - number + 1
+        if distance > self.packet_threshold:
+            self.packet_threshold = <uint32_t>min(distance, <uint64_t>MOST_REORDERED)
+    return _frames_acked(self, packet)
+
+
+cdef int _frames_acked(Recovery self, SentPacket* packet) except -1:
+    cdef uint64_t index
+    cdef SentFrame* frame
+    cdef Stream stream
+    for index in range(packet.frames, packet.frames + packet.frame_count):
+        frame = self.sent.frame(index)
+        if frame.kind == STREAM:
+            stream = _stream(self, frame.id)
+            if stream is not None and not stream.reset_wanted and not stream.send_over:
+                stream.out.on_acked(frame.offset, frame.size, frame.fin)
+                stream.sending_acknowledged()
+        elif frame.kind == ACK:
+            if frame.id >= self.report_floor:
+                self.report_floor = frame.id + 1
+        elif frame.kind == CRYPTO:
+            self.crypto_out.on_acked(frame.offset, frame.size, False)
+        elif frame.kind == RESET_STREAM:
+            stream = _stream(self, frame.id)
+            if stream is not None:
+                stream.reset_pending = False
+                stream.sending_acknowledged()
+    return 0
+
+
+cdef int _frames_lost(Recovery self, SentPacket* packet) except -1:
+    cdef uint64_t index
+    cdef SentFrame* frame
+    cdef Stream stream
+    for index in range(packet.frames, packet.frames + packet.frame_count):
+        frame = self.sent.frame(index)
+        if frame.kind == STREAM:
+            stream = _stream(self, frame.id)
+            if stream is not None and not stream.reset_wanted and not stream.send_over:
+                stream.out.on_lost(frame.offset, frame.size, frame.fin)
+                self.activate(stream)
+        elif frame.kind == CRYPTO:
+            self.crypto_out.on_lost(frame.offset, frame.size, False)
+        elif frame.kind == RESET_STREAM:
+            stream = _stream(self, frame.id)
+            if stream is not None and not stream.send_over:
+                stream.reset_pending = True
+                self.activate(stream)
+        elif frame.kind == STOP_SENDING:
+            stream = _stream(self, frame.id)
+            if stream is not None and stream.final == OPEN:
+                stream.stop_pending = True
+                self.announce(stream)
+        elif frame.kind == MAX_STREAM_DATA:
+            stream = _stream(self, frame.id)
+            if stream is not None and stream.final == OPEN:
+                stream.limit_pending = True
+                self.announce(stream)
+        elif frame.kind == MAX_DATA:
+            self.max_data_pending = True
+        elif frame.kind == MAX_STREAMS_BIDI:
+            self.max_streams_pending[BIDI] = True
+        elif frame.kind == MAX_STREAMS_UNI:
+            self.max_streams_pending[UNI] = True
+        elif frame.kind == NEW_CONNECTION_ID:
+            if frame.id in self.own_cids and frame.id not in self.own_cids_pending:
+                self.own_cids_pending.append(frame.id)
+        elif frame.kind == RETIRE_CONNECTION_ID:
+            if frame.id not in self.retire_pending:
+                self.retire_pending.append(frame.id)
+        elif frame.kind == HANDSHAKE_DONE:
+            self.handshake_done_wanted = True
+    return 0
+
+
+cdef Stream _stream(Recovery self, uint64_t number):
+    cdef Stream stream = self.last_stream
+    if stream is not None and stream.number == number:
+        return stream
+    stream = self.streams.get(number)
+    if stream is not None:
+        self.last_stream = stream
+    return stream

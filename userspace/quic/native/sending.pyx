@@ -1,0 +1,576 @@
+"""Read RFC 9000 §12.5, §13 and §14, RFC 9001 §5 and §6.6, and ``sending.pxd`` first.
+
+A packet is made in place: header, frames by urgency, protection. What is in it is written down for ``recovery`` as it is
+put in. Order: acknowledgements, what the connection needs, streams of priority CONTROL, DATAGRAMs, the other streams;
+streams of one priority take turns, a packet each.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from .core cimport BIDI, CLOSING, RUNNING, UNI
+from .crypto cimport TAG, next_packet_key
+from .path cimport SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, Path
+from .ranges cimport Range
+from .sent cimport SentPacket
+from .stream cimport OPEN, ReadyQueue, Stream
+from .wire cimport (
+    ACK, ACK_ECN, CRYPTO, DATA_BLOCKED, DATAGRAM, DATAGRAM_LENGTH, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA,
+    MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, RESET_STREAM,
+    RETIRE_CONNECTION_ID, STOP_SENDING, STREAM, STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET,
+    STREAMS_BLOCKED_BIDI, STREAMS_BLOCKED_UNI, number_octets, put_uint16, put_varint, varint_size,
+)
+
+cdef double NEVER = float("inf")
+cdef enum:
+    MOST_ACK_RANGES = 64
+    # Ranges reported: what is older has been reported 60 times and more.
+    SILENT_PACKETS = 24
+    # Packets without anything that elicits an ACK, after which a PING does: so that old ranges can be forgotten.
+    SKIP_SPREAD = 1024
+    STALE_DATAGRAM_MS = 1000
+    # A DATAGRAM that has waited longer is of no use to whoever sent it.
+cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
+
+
+cdef class Sending(Receiving):
+    cdef Py_ssize_t build(self, uint8_t* out, double now) except -1:
+        cdef Py_ssize_t size
+        cdef uint64_t allowance, budget
+        cdef bint ack_due, may_send
+        cdef Path active = self.path
+        self.departing = active
+        self.pacing_at = NEVER
+        if self.send_key is None:
+            return 0
+        if self.state != RUNNING:
+            if self.state == CLOSING and self.close_pending:
+                self.close_pending = False
+                return _close(self, out, now)
+            return 0
+        size = _off_path(self, out, now)
+        if size:
+            return size
+        if self.update_wanted or self.send_key.sealed >= self.send_key.confidentiality_limit - (1 << 20):
+            _update_keys(self)
+        allowance = active.allowance()
+        if allowance < SMALLEST_ALLOWANCE:
+            return 0    # RFC 9000 §8.1
+        ack_due = self.ack_now or self.ack_at <= now
+        if not ack_due and not self.probes_wanted:
+            size = _mtu_probe(self, out, now)
+            if size:
+                return size
+        if self.probes_wanted:
+            may_send = True
+        elif not self.has_work():
+            if not ack_due:
+                if active.in_flight < active.controller.window:
+                    active.controller.on_app_limited(active.in_flight)
+                return 0
+            may_send = False
+        else:
+            may_send = active.in_flight + active.mtu <= active.controller.window or not active.in_flight
+            if may_send:
+                budget = active.pacer.budget(active.controller, now)
+                if budget < active.mtu:
+                    self.pacing_at = active.pacer.release_at(now)
+                    may_send = False
+        if not may_send and not ack_due:
+            return 0
+        return _packet(self, out, min(allowance, <uint64_t>active.mtu), may_send, now)
+
+    cdef bint has_work(self) noexcept:
+        return (
+            self.any_ready()
+            or len(self.announcing) != 0
+            or self.max_data_pending or self.max_streams_pending[BIDI] or self.max_streams_pending[UNI]
+            or self.datagrams_waiting != 0
+            or self.ping_wanted or self.handshake_done_wanted
+            or self.path.challenge_pending or self.path.response_count != 0
+            or len(self.own_cids_pending) != 0 or len(self.retire_pending) != 0
+            or self.streams_blocked_pending[BIDI] or self.streams_blocked_pending[UNI] or self.data_blocked_pending
+            or self.crypto_out.has_work(UNKNOWN)
+        )
+
+    cdef double sending_timer(self) noexcept:
+        cdef double at = NEVER
+        cdef Path path
+        if self.path.allowance() >= SMALLEST_ALLOWANCE:
+            at = self.pacing_at if self.pacing_at < self.ack_at else self.ack_at
+        for path in self.paths:
+            if path.challenge_again_at < at:
+                at = path.challenge_again_at
+            if path.give_up_at < at:
+                at = path.give_up_at
+        return at
+
+
+cdef uint8_t* _header(Sending self, uint8_t* out, Path path, int* octets) noexcept:
+    # Everything but the packet number, which stands behind what is returned.
+    cdef int count = number_octets(self.sent.next, self.largest_acked, self.any_acked)
+    out[0] = <uint8_t>(0x40 | (4 if self.key_phase else 0) | (count - 1))
+    memcpy(out + 1, path.cid, path.cid_length)
+    octets[0] = count
+    return out + 1 + path.cid_length
+
+
+cdef Py_ssize_t _seal(Sending self, uint8_t* out, uint8_t* number_at, int octets, uint8_t* end) except -1:
+    # The packet from out to end, with its number and its protection; end has room for the tag. Its size.
+    cdef uint64_t number = self.sent.next
+    cdef uint8_t mask[5]
+    cdef int i
+    cdef size_t header = <size_t>(number_at - out) + <size_t>octets
+    for i in range(octets):
+        number_at[i] = <uint8_t>(number >> (8 * (octets - 1 - i)) & 0xff)
+    while end - number_at < 4:
+        end[0] = PADDING    # For header protection's sample (RFC 9001 §5.4.2).
+        end += 1
+    if self.send_key.seal(out, header, <size_t>(end - out) - header, number) != 0 or \
+            self.send_header_key.mask(number_at + 4, mask) != 0:
+        raise RuntimeError("OpenSSL refuses to protect a packet")
+    out[0] ^= mask[0] & 0x1f
+    for i in range(octets):
+        number_at[i] ^= mask[i + 1]
+    return end - out + TAG
+
+
+cdef int _sent(
+    Sending self, SentPacket* packet, Path path, Py_ssize_t size, bint eliciting, bint in_flight, double now
+) except -1:
+    packet.path = path.id
+    packet.ack_eliciting = eliciting
+    packet.in_flight = in_flight
+    packet.sample.sent_at = now
+    packet.sample.size = <uint32_t>size
+    if in_flight:
+        if not packet.probe:
+            path.controller.on_sent(&packet.sample, path.in_flight, now)
+        path.in_flight += <uint64_t>size
+        path.pacer.on_sent(<uint64_t>size)
+    if eliciting:
+        self.last_eliciting_at = now
+        self.silent_packets = 0
+        if not self.eliciting_since_heard:
+            self.eliciting_since_heard = True
+            self.idle_from = now    # RFC 9000 §10.1
+    else:
+        self.silent_packets += 1
+    self.sent.commit()
+    path.sent += <uint64_t>size
+    self.counters.packets_sent += 1
+    self.counters.bytes_sent += <uint64_t>size
+    if self.sent.next >= self.skip_at:
+        self.sent.skip()
+        self.skip_at = self.sent.next + 64 + self.chance() % SKIP_SPREAD
+    return 0
+
+
+cdef int _update_keys(Sending self) except -1:
+    # RFC 9001 §6.1: not before the handshake is confirmed and a packet of the present phase is acknowledged.
+    if not self.confirmed or not self.phase_acked:
+        return 0
+    self.update_wanted = False
+    self.former_receive_key = self.receive_key
+    self.receive_key = self.next_receive_key
+    self.next_receive_key = next_packet_key(self.receive_key, self.version)
+    self.former_until = NEVER
+    self.phase_received = UNKNOWN
+    self.key_phase = not self.key_phase
+    self.send_key = next_packet_key(self.send_key, self.version)
+    self.phase_began = self.sent.next
+    self.phase_acked = False
+    self.counters.key_updates += 1
+    return 0
+
+
+cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send, double now) except -1:
+    cdef int octets
+    cdef Path path = self.path
+    cdef uint8_t* number_at = _header(self, out, path, &octets)
+    cdef uint8_t* begin = number_at + octets
+    cdef uint8_t* at = begin
+    cdef uint8_t* end = out + limit - TAG
+    cdef SentPacket* packet = self.sent.begin()
+    cdef bint eliciting = False, acks = False, expand = False
+    cdef uint8_t* before
+    cdef Py_ssize_t size
+    if self.eliciting_unreported or self.ack_now:
+        at = _ack(self, at, end, now)
+        acks = at != begin
+    if may_send:
+        before = at
+        at = _control(self, at, end, now, &expand)
+        at = _streams(self, at, end, 0)
+        if self.datagrams_waiting:
+            # Nothing slows a sender of datagrams down: with streams waiting, they begin every second packet only.
+            self.datagrams_turn = not self.datagrams_turn
+            if self.datagrams_turn or not self.any_ready():
+                at = _datagrams(self, at, end, now)
+        at = _streams(self, at, end, 1)
+        at = _streams(self, at, end, 2)
+        at = _streams(self, at, end, 3)
+        eliciting = at != before
+        if self.ping_wanted or (not eliciting and self.probes_wanted):
+            self.ping_wanted = False
+            if not eliciting and at < end:
+                at[0] = PING
+                at += 1
+                eliciting = True
+        if eliciting and self.probes_wanted:
+            self.probes_wanted -= 1
+    elif acks and self.silent_packets >= SILENT_PACKETS and at < end and path.in_flight < path.controller.window:
+        at[0] = PING
+        at += 1
+        eliciting = True
+    if at == begin:
+        self.sent.abandon()
+        return 0
+    if acks:
+        self.eliciting_unreported = 0
+        self.ack_now = False
+        self.ack_at = NEVER
+    if expand and at < out + SMALLEST_DATAGRAM - TAG and end >= out + SMALLEST_DATAGRAM - TAG:
+        memset(at, 0, <size_t>(out + SMALLEST_DATAGRAM - TAG - at))
+        at = out + SMALLEST_DATAGRAM - TAG
+    size = _seal(self, out, number_at, octets, at)
+    _sent(self, packet, path, size, eliciting, eliciting, now)
+    return size
+
+
+cdef uint8_t* _ack(Sending self, uint8_t* at, uint8_t* end, double now) except NULL:
+    cdef int index = self.received.count - 1
+    cdef int last, count
+    cdef Range* ranges = self.received.items
+    cdef uint64_t delay, smallest
+    cdef uint8_t* begin = at
+    cdef bint marked = (self.marks[1] | self.marks[2] | self.marks[3]) != 0
+    cdef Py_ssize_t room = end - at - 1 - 8 - 4 - 2 - 8 - (24 if marked else 0)
+    if index < 0 or room < 0:
+        return at
+    # What the peer knows that we have received needs no more words.
+    last = index
+    count = 0
+    while last > 0 and count < MOST_ACK_RANGES - 1 and ranges[last - 1].stop > self.report_floor and room >= 16:
+        last -= 1
+        count += 1
+        room -= 16
+    delay = <uint64_t>((now - self.largest_received_at) * 1e6) >> 3 if now > self.largest_received_at else 0
+    at[0] = ACK_ECN if marked else ACK
+    at = put_varint(at + 1, self.largest_received)
+    at = put_varint(at, min(delay, <uint64_t>0x3fffffff))
+    at = put_varint(at, <uint64_t>count)
+    at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
+    smallest = ranges[index].start
+    while index > last:
+        index -= 1
+        at = put_varint(at, smallest - ranges[index].stop - 1)
+        at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
+        smallest = ranges[index].start
+    if marked:
+        at = put_varint(at, self.marks[2])
+        at = put_varint(at, self.marks[1])
+        at = put_varint(at, self.marks[3])
+    if at > end:
+        return begin
+    self.sent.add_frame(ACK, self.largest_received, 0, 0, False)
+    return at
+
+
+cdef uint8_t* _control(Sending self, uint8_t* at, uint8_t* end, double now, bint* expand) except NULL:
+    cdef Path path = self.path
+    cdef int kind
+    cdef uint64_t sequence, room
+    cdef bytes cid, token
+    cdef Stream stream
+    cdef size_t size = 0
+    cdef uint64_t offset = 0
+    cdef bint fin = False
+    if self.handshake_done_wanted and at < end:
+        at[0] = HANDSHAKE_DONE
+        at += 1
+        self.handshake_done_wanted = False
+        self.sent.add_frame(HANDSHAKE_DONE, 0, 0, 0, False)
+    while path.response_count and end - at >= 9:
+        path.response_count -= 1
+        at = _path_frame(at, PATH_RESPONSE, path.responses[path.response_count])
+        expand[0] = True
+    if path.challenge_pending and end - at >= 9:
+        path.challenge_pending = False
+        at = _path_frame(at, PATH_CHALLENGE, path.challenge)
+        expand[0] = True
+    while self.own_cids_pending and end - at >= 3 + 16 + 20 + 16:
+        sequence = self.own_cids_pending.pop(0)
+        cid = self.own_cids[sequence]
+        token = self.reset_token(cid)
+        at[0] = NEW_CONNECTION_ID
+        at = put_varint(at + 1, sequence)
+        at = put_varint(at, 0)
+        at[0] = <uint8_t>len(cid)
+        memcpy(at + 1, <const char*>cid, len(cid))
+        at += 1 + len(cid)
+        memcpy(at, <const char*>token, 16)
+        at += 16
+        self.sent.add_frame(NEW_CONNECTION_ID, sequence, 0, 0, False)
+    while self.retire_pending and end - at >= 9:
+        sequence = self.retire_pending.pop(0)
+        at[0] = RETIRE_CONNECTION_ID
+        at = put_varint(at + 1, sequence)
+        self.sent.add_frame(RETIRE_CONNECTION_ID, sequence, 0, 0, False)
+    if self.max_data_pending and end - at >= 9:
+        self.max_data_pending = False
+        self.max_data_sent = self.max_data
+        at = _limit(self, at, MAX_DATA, self.max_data)
+    for kind in range(2):
+        if self.max_streams_pending[kind] and end - at >= 9:
+            self.max_streams_pending[kind] = False
+            self.max_streams_sent[kind] = self.max_streams[kind]
+            at = _limit(self, at, MAX_STREAMS_BIDI + kind, self.max_streams[kind])
+        if self.streams_blocked_pending[kind] and end - at >= 9:
+            self.streams_blocked_pending[kind] = False
+            at = _limit(self, at, STREAMS_BLOCKED_BIDI + kind, self.peer_max_streams[kind])
+    if self.data_blocked_pending and end - at >= 9:
+        self.data_blocked_pending = False
+        at = _limit(self, at, DATA_BLOCKED, self.peer_max_data)
+    while self.announcing and end - at >= 2 * 17:
+        stream = self.announcing.pop()
+        stream.announced = False
+        if stream.over:
+            continue
+        if stream.limit_pending:
+            stream.limit_pending = False
+            if stream.final == OPEN and not stream.stopped:
+                at[0] = MAX_STREAM_DATA
+                at = put_varint(at + 1, stream.number)
+                at = put_varint(at, stream.max_receive)
+                self.sent.add_frame(MAX_STREAM_DATA, stream.number, 0, 0, False)
+            elif stream.final == OPEN:
+                # Its data is dropped, but the peer needs credit until it has seen our STOP_SENDING.
+                at[0] = MAX_STREAM_DATA
+                at = put_varint(at + 1, stream.number)
+                at = put_varint(at, stream.max_receive)
+                self.sent.add_frame(MAX_STREAM_DATA, stream.number, 0, 0, False)
+        if stream.stop_pending:
+            stream.stop_pending = False
+            if stream.final == OPEN:
+                at[0] = STOP_SENDING
+                at = put_varint(at + 1, stream.number)
+                at = put_varint(at, stream.stop_code)
+                self.sent.add_frame(STOP_SENDING, stream.number, 0, 0, False)
+    while end - at > 24 and self.crypto_out.next(UNKNOWN, <size_t>(end - at) - 24, &offset, &size, &fin) and size:
+        at[0] = CRYPTO
+        at = put_varint(at + 1, offset)
+        at = put_varint(at, size)
+        self.crypto_out.blocks.read(offset, at, size)
+        at += size
+        self.crypto_out.on_sent(offset, size, False)
+        self.sent.add_frame(CRYPTO, 0, offset, <uint32_t>size, False)
+    return at
+
+
+cdef uint8_t* _path_frame(uint8_t* at, uint8_t kind, uint64_t data) noexcept:
+    cdef int i
+    at[0] = kind
+    for i in range(8):
+        at[1 + i] = <uint8_t>(data >> (56 - 8 * i) & 0xff)
+    return at + 9
+
+
+cdef uint8_t* _limit(Sending self, uint8_t* at, int kind, uint64_t value) except NULL:
+    at[0] = <uint8_t>kind
+    at = put_varint(at + 1, value)
+    self.sent.add_frame(<uint8_t>kind, value, 0, 0, False)
+    return at
+
+
+cdef uint8_t* _datagrams(Sending self, uint8_t* at, uint8_t* end, double now) except NULL:
+    cdef bytes data
+    cdef Py_ssize_t size
+    cdef uint32_t most = self.max_datagram()
+    while self.datagrams_waiting:
+        data, queued_at = self.datagrams[0]
+        size = len(data)
+        if size > most or now - <double>queued_at > STALE_DATAGRAM_MS * 1e-3:
+            self.datagrams.popleft()    # The path has become narrower, or has been shut for long.
+            self.datagrams_waiting -= 1
+            self.counters.datagrams_dropped += 1
+            continue
+        if end - at < size + 1 + 2:
+            break                       # It is first in the next packet.
+        self.datagrams.popleft()
+        self.datagrams_waiting -= 1
+        at[0] = DATAGRAM_LENGTH
+        at = put_varint(at + 1, <uint64_t>size)
+        memcpy(at, <const char*>data, <size_t>size)
+        at += size
+        self.sent.add_frame(DATAGRAM, 0, 0, <uint32_t>size, False)
+        self.counters.datagrams_sent += 1
+    return at
+
+
+cdef uint8_t* _streams(Sending self, uint8_t* at, uint8_t* end, int priority) except NULL:
+    # Streams of one priority until none is left, or the packet is full.
+    cdef ReadyQueue queue = <ReadyQueue>self.ready[priority]
+    cdef Stream stream
+    cdef uint64_t credit
+    while end - at > 24:
+        stream = queue.first
+        if stream is None:
+            break
+        if stream.over:
+            queue.drop()
+            continue
+        if stream.reset_wanted:
+            if stream.reset_pending:
+                stream.reset_pending = False
+                at[0] = RESET_STREAM
+                at = put_varint(at + 1, stream.number)
+                at = put_varint(at, stream.reset_code)
+                at = put_varint(at, stream.out.sent)
+                self.sent.add_frame(RESET_STREAM, stream.number, 0, 0, False)
+            queue.drop()
+            continue
+        at = _stream_frame(self, stream, at, end)
+        credit = self.peer_max_data - self.data_sent
+        if stream.has_work(credit):
+            # More could go but for the packet's size: the others' turn.
+            queue.rotate()
+            break
+        queue.drop()
+        if stream.has_work(UNKNOWN >> 2):
+            # The connection's limit holds it back.
+            self.credit_blocked.append(stream)
+            if not self.data_blocked_told:
+                self.data_blocked_told = self.data_blocked_pending = True
+        elif stream.out.end > stream.out.sent and not stream.blocked_told and end - at > 24:
+            stream.blocked_told = True
+            at[0] = STREAM_DATA_BLOCKED
+            at = put_varint(at + 1, stream.number)
+            at = put_varint(at, stream.max_send)
+            self.sent.add_frame(STREAM_DATA_BLOCKED, stream.number, 0, 0, False)
+    return at
+
+
+cdef uint8_t* _stream_frame(Sending self, Stream stream, uint8_t* at, uint8_t* end) except NULL:
+    cdef uint64_t credit = self.peer_max_data - self.data_sent
+    cdef uint64_t limit = stream.out.sent + credit
+    cdef uint64_t offset = 0, sent
+    cdef size_t size = 0, room, header
+    cdef bint fin = False, to_end
+    cdef uint8_t* kind
+    if limit > stream.max_send:
+        limit = stream.max_send
+    while True:
+        header = 1 + varint_size(stream.number) + varint_size(stream.out.sent)
+        if <size_t>(end - at) < header + 2:
+            return at
+        if not stream.out.next(limit, <size_t>(end - at) - header, &offset, &size, &fin):
+            return at
+        # A frame that reaches the packet's end needs no length.
+        room = <size_t>(end - at) - 1 - varint_size(stream.number) - (varint_size(offset) if offset else 0)
+        to_end = size == room
+        if not to_end and size + 2 > room:
+            size = room - 2
+            fin = False
+            if not size:
+                return at
+        kind = at
+        at = put_varint(at + 1, stream.number)
+        if offset:
+            at = put_varint(at, offset)
+        if not to_end:
+            at = put_uint16(at, <uint16_t>(0x4000 | size))
+        kind[0] = <uint8_t>(
+            STREAM | (STREAM_OFFSET if offset else 0) | (0 if to_end else STREAM_LENGTH) | (STREAM_FIN if fin else 0)
+        )
+        if size:
+            stream.out.blocks.read(offset, at, size)
+        at += size
+        sent = stream.out.sent
+        stream.out.on_sent(offset, size, fin)
+        if stream.out.sent > sent:
+            self.data_sent += stream.out.sent - sent
+            stream.sending_progressed()
+        self.sent.add_frame(STREAM, stream.number, offset, <uint32_t>size, fin)
+        if to_end:
+            return at
+
+
+cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
+    # Challenges and answers on paths that are not in use (RFC 9000 §8.2, §9.3.3).
+    cdef Path path
+    cdef int octets
+    cdef uint8_t* number_at
+    cdef uint8_t* at
+    cdef uint8_t* end
+    cdef SentPacket* packet
+    cdef Py_ssize_t size
+    for path in self.paths:
+        if path is self.path or not (path.challenge_pending or path.response_count) or \
+                path.allowance() < SMALLEST_ALLOWANCE:
+            continue
+        if not path.cid_length and not self.take_peer_cid(path):
+            path.cid_length = self.path.cid_length
+            path.cid_sequence = self.path.cid_sequence
+            memcpy(path.cid, self.path.cid, path.cid_length)
+        packet = self.sent.begin()
+        number_at = _header(self, out, path, &octets)
+        at = number_at + octets
+        # RFC 9000 §8.2.1: as large as every path must carry, unless that were too much for an address not yet validated.
+        end = out + min(<uint64_t>SMALLEST_DATAGRAM, path.allowance()) - TAG
+        while path.response_count and end - at >= 9:
+            path.response_count -= 1
+            at = _path_frame(at, PATH_RESPONSE, path.responses[path.response_count])
+        if path.challenge_pending and end - at >= 9:
+            path.challenge_pending = False
+            at = _path_frame(at, PATH_CHALLENGE, path.challenge)
+        if end > at:
+            memset(at, PADDING, <size_t>(end - at))
+            at = end
+        size = _seal(self, out, number_at, octets, at)
+        _sent(self, packet, path, size, True, False, now)
+        self.departing = path
+        return size
+    return 0
+
+
+cdef Py_ssize_t _mtu_probe(Sending self, uint8_t* out, double now) except -1:
+    # RFC 9000 §14.3, RFC 8899: a PING in a packet as large as might pass.
+    cdef Path path = self.path
+    cdef uint32_t size
+    cdef int octets
+    cdef uint8_t* number_at
+    cdef SentPacket* packet
+    cdef Py_ssize_t made
+    if not self.confirmed:
+        return 0
+    size = path.next_probe(now)
+    if not size or path.in_flight + size > path.controller.window:
+        return 0
+    packet = self.sent.begin()
+    packet.probe = True
+    number_at = _header(self, out, path, &octets)
+    number_at[octets] = PING
+    memset(number_at + octets + 1, PADDING, size - <size_t>(number_at + octets + 1 - out) - TAG)
+    made = _seal(self, out, number_at, octets, out + size - TAG)
+    _sent(self, packet, path, made, True, True, now)
+    path.probe_sent(<uint32_t>made)
+    return made
+
+
+cdef Py_ssize_t _close(Sending self, uint8_t* out, double now) except -1:
+    cdef int octets
+    cdef Path path = self.path
+    cdef uint8_t* number_at
+    cdef uint8_t* at
+    cdef SentPacket* packet
+    cdef Py_ssize_t size
+    if path.allowance() < <uint64_t>len(self.close_frame) + 64:
+        return 0
+    packet = self.sent.begin()
+    number_at = _header(self, out, path, &octets)
+    at = number_at + octets
+    memcpy(at, <const char*>self.close_frame, len(self.close_frame))
+    size = _seal(self, out, number_at, octets, at + len(self.close_frame))
+    _sent(self, packet, path, size, False, False, now)
+    return size

@@ -1,0 +1,4 @@
+class SentPackets:
+    first: int
+    next: int
+    outstanding_eliciting: int

@@ -1,0 +1,346 @@
+"""One QUIC connection of the native engine: aioquic's handshake, and our own datapath for application data.
+
+Until the handshake is confirmed there are two state machines. Datagrams that begin with a long header go to the
+handshaker, whole, and what is coalesced behind to the connection; secrets, transport parameters, CRYPTO data and the end
+of either cross between them here. Then the handshaker is stripped. Read ``session`` first; this file must not import
+asyncio, socket, time or random.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from aioquic.quic.events import ConnectionTerminated
+from aioquic.quic.packet import QuicErrorCode
+
+from .aioquic_internals.connection import ClosedBy, public_key_of
+from .aioquic_internals.handshaker import Handshaker, walk
+from .cid import LENGTH
+from .endings import ended_of
+from .errors import End, Ended, LocalError, PeerError
+from .exporter import Exporter
+from .native.connection import Connection
+from .session import BaseSession, Route, SessionOwner
+from .types import Limits, NetworkPath, PathChange, PathEvent, Priority, SessionStatistics, Stream
+
+logger = logging.getLogger(__name__)
+
+LONG_HEADER = 0x80
+
+
+class NativeSession(BaseSession):
+    """Implements ``types.Session``."""
+
+    def __init__(
+        self,
+        handshaker: Handshaker,
+        connection: Connection,
+        owner: SessionOwner,
+        *,
+        limits: Limits,
+        is_client: bool,
+        route: Route,
+        begun: float,
+        key: object = None,
+    ) -> None:
+        super().__init__(owner, limits=limits, is_client=is_client, route=route, begun=begun, key=key)
+        self.handshaker = handshaker
+        self.connection = connection
+        self._detached = False
+        self._received = [0, 0]  # Datagrams and octets.
+
+    # What the room above calls.
+
+    def open_stream(self, *, bidirectional: bool = True, priority: Priority = Priority.NORMAL) -> Stream:
+        if self._ended is not None:
+            raise LocalError(f"the session has ended: {self._ended}")
+        if -self.connection.streams_available(bidirectional) >= self.limits.streams_waiting:
+            raise LocalError(f"{self.limits.streams_waiting} streams wait for the peer's limit already")
+        return self.connection.open_stream(bidirectional, priority)
+
+    def streams_available(self, *, bidirectional: bool = True) -> int:
+        if self._ended is not None or not self._established:
+            return 0
+        return max(0, self.connection.streams_available(bidirectional))
+
+    def send_datagram(self, data: bytes | bytearray | memoryview, ecn: int = 0) -> bool:
+        if self._ended is not None or len(data) > self._max_datagram_size:
+            return False
+        return self.connection.send_datagram(bytes(data), self.now)
+
+    def paths(self) -> tuple[NetworkPath, ...]:
+        if self._ended is not None or not self._established:
+            return ()
+        return (_network_path(self.connection.route, self.connection.route_validated),)
+
+    def statistics(self) -> SessionStatistics:
+        counted = self.connection.statistics()
+        return SessionStatistics(
+            smoothed_rtt=counted["smoothed_rtt"],
+            minimum_rtt=counted["minimum_rtt"],
+            congestion_window=counted["congestion_window"],
+            bytes_in_flight=counted["bytes_in_flight"],
+            bytes_sent=counted["bytes_sent"],
+            bytes_received=self._received[1],
+            packets_sent=counted["packets_sent"],
+            packets_received=self._received[0],
+            packets_lost=counted["packets_lost"],
+            streams_open=counted["streams_open"],
+            stream_bytes_sent=counted["stream_bytes_sent"],
+            stream_bytes_received=counted["stream_bytes_received"],
+            datagrams_sent=counted["datagrams_sent"],
+            datagrams_received=counted["datagrams_received"],
+            datagrams_dropped=counted["datagrams_dropped"],
+            engine="native",
+        )
+
+    def probe(self) -> None:
+        if self._ended is None and self._established:
+            self.connection.send_probe()
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        if self._ended is not None:
+            return
+        if not self._detached:
+            self.handshaker.close_by_application(code, reason)
+        if self.connection.can_send:
+            self.connection.close(code, True, reason, self.now)
+        self._end(Ended(End.LOCALLY_CLOSED, code, reason))
+        self.wake()
+
+    # What drives the session.
+
+    @property
+    def is_terminated(self) -> bool:
+        if self.connection.is_terminated:
+            return True
+        # Without 1-RTT keys, the handshaker's closing period is all there is.
+        return not self._detached and not self.connection.can_send and self.handshaker.is_terminated
+
+    @property
+    def is_heard(self) -> bool:
+        return self._detached or self.handshaker.is_heard
+
+    @property
+    def peer_reset_tokens(self) -> list[bytes]:
+        return self.connection.peer_reset_tokens
+
+    def connect(self, now: float) -> None:
+        self.handshaker.connect(self._route, now)
+
+    def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
+        self.now = now
+        self._received[0] += 1
+        self._received[1] += len(data)
+        try:
+            if not data[0] & LONG_HEADER:
+                self.connection.receive(data, route, now)
+            elif not self._detached:
+                self._receive_long(data, route, now)
+            if self.connection.has_events:
+                self._handle_events()
+        except PeerError as error:
+            self._refuse(error)
+        except Exception:
+            self._fail("handling a datagram")
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
+        self.now = now
+        connection = self.connection
+        datagrams: list[tuple[bytes, Route]] = []
+        connection.stay_awake()
+        try:
+            self._tell()
+            if not self._detached:
+                datagrams += self.handshaker.datagrams_to_send(now)
+                if self._ended is None:
+                    self._follow_handshake(now)
+                    if connection.confirmed:
+                        self._detach()
+            made = connection.datagrams_to_send(now)
+            datagrams += made
+            if connection.has_events:
+                self._handle_events()
+        except PeerError as error:
+            self._refuse(error)
+        except Exception:
+            self._fail("making datagrams")
+        connection.rest()
+        if len(datagrams) >= MOST_DATAGRAMS or (connection.has_events and self._ended is None):
+            self.wake()
+        return datagrams
+
+    def get_timer(self) -> float | None:
+        if self.is_terminated:
+            return None
+        timer = self.connection.next_timer() if self.connection.can_send else float("inf")
+        if not self._detached and (theirs := self.handshaker.get_timer()) is not None:
+            timer = min(timer, theirs)
+        if self._ended is None:
+            if not self._established:
+                timer = min(timer, self._handshake_deadline)
+            elif self._keeps_alive:
+                timer = min(timer, self._keepalive_at())
+        return timer if timer != float("inf") else None
+
+    def handle_timer(self, now: float) -> None:
+        self.now = now
+        try:
+            if not self._detached:
+                self.handshaker.handle_timer(now)
+                if self._ended is None:
+                    self._follow_handshake(now)
+            self.connection.handle_timer(now)
+            if self.connection.has_events:
+                self._handle_events()
+        except PeerError as error:
+            self._refuse(error)
+        except Exception:
+            self._fail("handling a timer")
+        if self._ended is not None:
+            return
+        if not self._established:
+            if now >= self._handshake_deadline:
+                self.handshaker.close_by_engine(QuicErrorCode.NO_ERROR, "handshake timeout")
+                self._end(Ended(End.HANDSHAKE_TIMED_OUT))
+        elif self._keeps_alive and now >= self._keepalive_at():
+            self._alive_at = now
+            self.connection.send_ping()
+
+    # What the base asks.
+
+    def _exporter(self) -> Exporter | None:
+        return self.handshaker.exporter
+
+    def _last_heard(self) -> float | None:
+        return self.connection.last_heard
+
+    def _lose_streams(self, ended: Ended) -> None:
+        for stream in self.connection.end_streams(ended):
+            self._guard(lambda stream=stream: stream.end(ended))  # type: ignore[misc] # the default binds it now
+
+    def _close_by_engine(self, code: int, reason: str) -> None:
+        if not self._detached:
+            self.handshaker.close_by_engine(code, reason)
+        if self.connection.can_send:
+            self.connection.close(code, False, reason, self.now)
+
+    def _discard(self) -> None:
+        if not self._detached:
+            self.handshaker.discard()
+        self.connection.discard()
+
+    # The border.
+
+    def _receive_long(self, data: bytes, route: Route, now: float) -> None:
+        self.handshaker.receive_datagram(data, route, now)
+        if self._ended is None:
+            self._follow_handshake(now)
+        for kind, start, end in walk(data, LENGTH):
+            if kind == "one_rtt":
+                self.connection.receive(data[start:end], route, now)
+
+    def _follow_handshake(self, now: float) -> None:
+        """Take over what the handshake has brought up."""
+        handshaker, connection = self.handshaker, self.connection
+        for secret in handshaker.take_secrets():
+            if not secret.early:
+                connection.install_key(secret.encrypt, secret.suite, secret.secret, secret.version)
+        if not self._established and handshaker.is_complete and not handshaker.is_closing:
+            self._establish(now)
+        if tickets := handshaker.take_crypto():
+            connection.write_crypto(tickets)
+        if self._established:
+            connection.receive_early(now)
+        if self._ended is None and (event := handshaker.close_event) is not None:
+            self._end(ended_of(event, handshaker.closed_by, self._established))
+
+    def _establish(self, now: float) -> None:
+        handshaker, connection, handler = self.handshaker, self.connection, self._handler
+        assert handler is not None
+        parameters = handshaker.peer_parameters
+        assert parameters is not None
+        connection.set_route(handshaker.active_route, True)
+        connection.set_peer(parameters, handshaker.peer_cid, parameters.stateless_reset_token)
+        if handshaker.rtt is not None:
+            connection.set_rtt(handshaker.rtt)
+        self._route = connection.route
+        self._established = True
+        self._alive_at = now
+        self._alpn = handshaker.alpn or ""
+        certificate = handshaker.peer_certificate
+        self._peer_key = public_key_of(certificate) if certificate is not None else b""
+        self._owner.session_established(self)
+        if not self._is_client:
+            connection.confirm(now)
+            connection.send_handshake_done()
+        handler.handshake_completed()
+        self._notice_datagram_size()
+
+    def _detach(self) -> None:
+        self._detached = True
+        self.handshaker.detach()
+
+    # Events.
+
+    def _tell(self) -> None:
+        handler = self._handler
+        if handler is not None and self._established and self._ended is None:
+            self.connection.tell(handler.stream_opened)
+
+    def _handle_events(self) -> None:
+        for event in self.connection.take_events():
+            if self._ended is None:
+                self._handle_event(event)
+
+    def _handle_event(self, event: tuple[Any, ...]) -> None:
+        handler = self._handler
+        assert handler is not None
+        match event:
+            case ("datagram", data):
+                handler.datagram_received(data, 0)
+            case ("handshake_done",):
+                self.handshaker.handshake_done_received()
+                self.connection.confirm(self.now)
+            case ("closed", application, code, reason):
+                self._tell()
+                self.connection.drain(self.now)
+                by = ClosedBy.PEER_APPLICATION if application else ClosedBy.PEER_ENGINE
+                self._end(ended_of(ConnectionTerminated(code, None, reason), by, self._established))
+            case ("idle",):
+                self._end(Ended(End.TIMED_OUT))
+            case ("crypto", data):
+                self.handshaker.receive_crypto(data)
+            case ("cid_retired", cid):
+                self._owner.cid_retired(self, cid)
+            case ("path", change, route, validated):
+                self._route = self.connection.route
+                handler.path_changed(PathEvent(PathChange[change.upper()], _network_path(route, validated)))
+            case ("datagram_size",):
+                self._notice_datagram_size()
+
+    def _notice_datagram_size(self) -> None:
+        size = self.connection.max_datagram_size
+        if size != self._max_datagram_size and self._established and self._ended is None and self._handler is not None:
+            self._max_datagram_size = size
+            self._handler.max_datagram_size_changed(size)
+
+    def _refuse(self, error: PeerError) -> None:
+        """The peer has broken the protocol."""
+        self._close_by_engine(error.code or QuicErrorCode.PROTOCOL_VIOLATION, str(error))
+        if self._ended is None:
+            self._tell_what_came()
+            self._end(ended_of(ConnectionTerminated(error.code, None, str(error)), ClosedBy.ENGINE, self._established))
+        self.wake()
+
+    def _tell_what_came(self) -> None:
+        self._guard(self._tell)
+
+
+MOST_DATAGRAMS = 64
+"""``datagrams_to_send`` has stopped only to let others have their turn when it gives so many."""
+
+
+def _network_path(route: Route, validated: bool) -> NetworkPath:
+    return NetworkPath("udp", route.local, route.remote, validated)
