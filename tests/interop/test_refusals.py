@@ -81,7 +81,8 @@ def test_a_wrong_pin(running: Quicsocks) -> None:
 def test_an_unknown_token(running: Quicsocks) -> None:
     link = new_link(running, "unknown")
     token = token_of(link)
-    wrong = link.replace(token, token[:-4] + "".join("A" if c != "A" else "B" for c in token[-4:]))
+    # Not its last characters: the bits that the very last one has too many must be zero.
+    wrong = link.replace(token, "".join("A" if c != "A" else "B" for c in token[:4]) + token[4:])
     check_refusal(second_client(running, wrong), REFUSED, "token")
 
 
