@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
+from .bbr cimport Bbr
 from .congestion cimport Controller
 from .loss_based cimport Cubic, NewReno
 from .rtt cimport RttEstimator
@@ -12,4 +13,6 @@ cdef Controller make_controller(str name, RttEstimator rtt, uint32_t mss, double
         return Cubic(rtt, mss, now)
     if name == "reno":
         return NewReno(rtt, mss, now)
+    if name == "bbr":
+        return Bbr(rtt, mss, now)
     raise ValueError(f"congestion controller {name!r} is not known")

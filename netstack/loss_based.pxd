@@ -10,32 +10,41 @@ cdef struct Undo:
     bint valid
     uint64_t window
     uint64_t threshold
+    double recovery_began
     double w_max
     double k
     double epoch
     double w_est
-    uint64_t w_est_until
+    double w_est_until
+    bint epoch_begun
 
 
 cdef class LossBased(Controller):
+    cdef double _beta               # what a congestion event leaves of the window
     cdef uint64_t _threshold        # octets: slow start ends here
-    cdef double _recovery_began     # s: losses of packets sent before are part of the same event
+    cdef double _last_sent          # s, the newest packet. Clocks are coarse: an ACK and what it lets go share a time
+    cdef double _recovery_began     # s: losses of packets sent up to then are part of the same event
     cdef uint64_t _acked            # octets, in the update under way
-    cdef uint64_t _in_flight        # octets, when it began
-    cdef double _newest_acked       # s, when it was sent
+    cdef double _newest_acked       # s, when it was sent; of the update
     cdef double _newest_lost
+    cdef double _newest_ever        # s: the same, of all updates before
     cdef uint64_t _lost_packets     # of the last event, less those that were not lost after all
     cdef uint64_t _lost_now
     cdef Undo _undo
 
+    # A round ends with the first acknowledgement of a packet sent after the last one at its beginning.
+    cdef double _round_began        # s, when that was sent
+    cdef uint64_t _most             # octets in flight, in this round
+    cdef uint64_t _former_most      # in the round before
+
     # HyStart++.
-    cdef double _round_began        # s: an acknowledgement of what was sent later ends the round
     cdef double _round_rtt          # s, the least of the round
     cdef double _former_round_rtt
     cdef int _round_samples
     cdef int _slow_rounds           # left in Conservative Slow Start, 0: not in it
     cdef double _baseline_rtt
 
+    cdef bint _is_filled(self) noexcept                 # whether the window is what holds the sender back
     cdef void _reduce(self, double now) noexcept        # the window, at a congestion event
     cdef void _grow(self, double now) noexcept          # in congestion avoidance, by what was acknowledged
     cdef void _restore(self) noexcept
@@ -48,7 +57,9 @@ cdef class NewReno(LossBased):
 cdef class Cubic(LossBased):
     cdef double _w_max              # octets
     cdef double _k                  # s
-    cdef double _epoch              # s, -1: none
+    cdef bint _epoch_begun          # whether this congestion avoidance stage has begun
+    cdef double _epoch              # s, when; moved on by the time in which the window was not filled
     cdef double _w_est              # octets
-    cdef uint64_t _w_est_until      # octets: from here on W_est grows as fast as Reno's
+    cdef double _w_est_until        # octets: from here on W_est grows as fast as Reno's
+    cdef double _fraction           # octets, less than 1: what the window is short of its true value
     cdef double _updated            # s

@@ -11,3 +11,4 @@ cdef class RttEstimator:
     cdef void update(self, double sample, double ack_delay) noexcept
     cdef double timeout(self, double granularity) noexcept  # smoothed + max(4 * variation, granularity)
     cdef void reset(self, double initial) noexcept          # a new path: forget
+    cdef void renew_minimum(self) noexcept                  # after persistent congestion (RFC 9002 §5.2)

@@ -1,5 +1,8 @@
 """Round-trip times (RFC 9002 §5, RFC 6298). Read ``rtt.pxd`` first."""
 
+cdef double LONGEST = 3600.0
+# Seconds: what is longer is no round trip but a clock that jumped, and would be remembered for hours.
+
 
 cdef class RttEstimator:
     """initial: s, taken until there is a sample."""
@@ -9,8 +12,8 @@ cdef class RttEstimator:
 
     cdef void update(self, double sample, double ack_delay) noexcept:
         cdef double adjusted
-        if sample < 0.0:
-            return      # Two clocks, or a mistake.
+        if not 0.0 <= sample <= LONGEST:
+            return      # Two clocks, or a mistake. Not a number fails both comparisons.
         if not self.sampled:
             self.sampled = True
             self.minimum = self.latest = self.smoothed = sample
@@ -18,6 +21,8 @@ cdef class RttEstimator:
             return
         if sample < self.minimum:
             self.minimum = sample
+        if not ack_delay > 0.0:
+            ack_delay = 0.0
         adjusted = sample - ack_delay if sample - ack_delay >= self.minimum else sample
         self.latest = adjusted
         self.variation = 0.75 * self.variation + 0.25 * abs(self.smoothed - adjusted)
@@ -33,6 +38,9 @@ cdef class RttEstimator:
         self.smoothed = initial
         self.variation = initial / 2.0
 
+    cdef void renew_minimum(self) noexcept:
+        self.minimum = self.latest
+
     def sample(self, double sample, double ack_delay=0.0):
         """For tests and tools: the peer's answer took sample seconds, ack_delay of them at the peer."""
         self.update(sample, ack_delay)
@@ -40,3 +48,11 @@ cdef class RttEstimator:
     def timeout_after(self, double granularity=0.001):
         """For tests and tools: smoothed + max(4 * variation, granularity), s."""
         return self.timeout(granularity)
+
+    def forget(self, double initial=0.333):
+        """For tests and tools: a new path."""
+        self.reset(initial)
+
+    def start_minimum_again(self):
+        """For tests and tools: as after persistent congestion."""
+        self.renew_minimum()

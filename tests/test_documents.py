@@ -47,6 +47,8 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 def names_in(source: Path) -> set[str]:
     """Functions, classes, their members and constants of a file, as ``Class.member`` or ``name``."""
+    if source.suffix in (".pyx", ".pxd"):
+        return names_in_cython(source.read_text())
     found: set[str] = set()
     for node in syntax.parse(source.read_text()).body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -58,6 +60,20 @@ def names_in(source: Path) -> set[str]:
                 if isinstance(member, (ast.FunctionDef, ast.AsyncFunctionDef))
             }
         found |= {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
+    return found
+
+
+def names_in_cython(text: str) -> set[str]:
+    """The same of compiled code, by the look of its lines."""
+    found, owner = set(), ""
+    for line in text.splitlines():
+        if kind := re.match(r"(?:cdef )?class (\w+)", line):
+            owner = kind[1]
+            found.add(owner)
+        elif member := re.match(r"    (?:cdef|cpdef|def)\b.*?\b(\w+)\(", line):
+            found.add(f"{owner}.{member[1]}")
+        elif function := re.match(r"(?:cdef|cpdef|def)\b.*?\b(\w+)\(", line):
+            found.add(function[1])
     return found
 
 
@@ -93,6 +109,9 @@ def test_a_name_that_is_gone_is_found() -> None:
     names = names_in(ROOT / "userspace/relay.py")
     assert "Relay._flush" in names
     assert "Relay.no_such_thing" not in names
+    compiled = names_in(ROOT / "userspace/quic/native/stream.pyx")
+    assert {"Stream", "Stream.write", "Pump.read", "make_stream"} <= compiled
+    assert "Stream.no_such_thing" not in compiled
 
 
 def commands_in(text: str) -> list[str]:

@@ -261,6 +261,7 @@ SANS_IO_ROOMS: dict[str, frozenset[str]] = {
         "userspace/egress/tunnel_dns.py",
     ]),
     "userspace/quic": frozenset([
+        "userspace/quic/batched_endpoint.py",
         "userspace/quic/endpoint.py",
         "userspace/quic/udp.py",
         "userspace/quic/udp_default.py",

@@ -25,10 +25,15 @@ _SWEEP_AT_MOST = 60.0
 class Carried(Protocol):
     """A flow that bytes pass through: a ``Relay``, or a ``ClientFlow`` that is read and written."""
 
-    sent: int
-    received: int
-    active_at: float
-    """The loop's time at the last byte."""
+    @property
+    def sent(self) -> int: ...
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def active_at(self) -> float:
+        """The loop's time at the last byte."""
 
     def abort(self, cause: Cause, detail: str = "") -> None: ...
 

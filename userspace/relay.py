@@ -6,6 +6,9 @@ or while reading is paused, and cannot send one. It must not interpret a byte.
 
 Bytes are read only while the flow takes them, and their credit is returned only when the kernel has taken them; so a
 flow that stalls holds at most one send buffer here and one stream window at the other end.
+
+Where the engine can move bytes between stream and socket by itself, it does (``Pump``), and what is left here is when to
+read and to write, and how it ends. A flow whose rate is limited is carried by hand.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable
 from quicsocks.socks.sockets import reset as reset_socket
 from quicsocks.socks.watch import Watch
 
+from .quic.types import Pump
 from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
 
 READ_SIZE = 64 << 10
@@ -65,24 +69,40 @@ class Relay:
         self._closed = False
         self._charge = charge
         self._rest: asyncio.TimerHandle | None = None
-        self.sent = 0
-        self.received = 0
-        self.active_at = loop.time()
+        self._pump: Pump | None = None
+        self._sent = 0
+        self._received = 0
+        self._active_at = loop.time()
+
+    @property
+    def sent(self) -> int:
+        return self._sent + (self._pump.sent if self._pump is not None else 0)
+
+    @property
+    def received(self) -> int:
+        return self._received + (self._pump.received if self._pump is not None else 0)
+
+    @property
+    def active_at(self) -> float:
+        return max(self._active_at, self._pump.active_at) if self._pump is not None else self._active_at
 
     def start(self, early: bytes = b"") -> None:
         """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``."""
         if early:
-            self.sent += len(early)
+            self._sent += len(early)
             self._flow.write(early)
         if self._charge is not None:
             # A debt is the client's, not a flow's: one flow after the other would otherwise each begin without it.
-            self._take_rest(self._charge(0, self.active_at))
+            self._take_rest(self._charge(0, self._active_at))
         try:
             self._watch.add(self._sock, self._hung_up)
             self._update_reading()
         except OSError as error:
             # No room in the kernel for another watch (epoll(7), max_user_watches).
             self._broken(error)
+            return
+        # What the flow has held until now is handed to us first.
+        self._loop.call_soon(self._join)
 
     def abort(self, cause: Cause, detail: str = "") -> None:
         """Reset both sides, e.g. when the flow has been idle for too long."""
@@ -138,8 +158,22 @@ class Relay:
             self._loop.remove_reader(self._fd)
         self._reading = wanted
 
+    def _join(self) -> None:
+        """Let the engine move the bytes, if it can and nothing that came before is left."""
+        if self._pump is None and not (self._closed or self._backlog or self._flow_over or self._charge is not None):
+            self._pump = self._flow.pump(self._fd, self._socket_full, self._broken)
+
     def _readable(self) -> None:
         if not self._reading:
+            return
+        if self._pump is not None:
+            try:
+                size = self._pump.read()
+            except OSError as error:
+                self._broken(error)
+                return
+            if not size:
+                self._end_reading()
             return
         try:
             data = self._sock.recv(READ_SIZE)
@@ -148,17 +182,33 @@ class Relay:
         except OSError as error:
             self._broken(error)
             return
-        self.active_at = self._loop.time()
+        self._active_at = self._loop.time()
         if data:
-            self.sent += len(data)
+            self._sent += len(data)
             self._flow.write(data)
             if self._charge is not None:
-                self._take_rest(self._charge(len(data), self.active_at))
+                self._take_rest(self._charge(len(data), self._active_at))
             return
+        self._end_reading()
+
+    def _end_reading(self) -> None:
         self._read_eof = True
         self._update_reading()
         self._flow.finish()
         self._finish_if_over()
+
+    def _socket_full(self) -> None:
+        if not self._writing and not self._closed:
+            self._writing = True
+            self._loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        """With a pump: the socket takes bytes again."""
+        if self._closed or self._pump is None:
+            return
+        if self._pump.write() and self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -183,11 +233,11 @@ class Relay:
             self._broken(error)
             return
         if taken:
-            self.received += taken
-            self.active_at = self._loop.time()
+            self._received += taken
+            self._active_at = self._loop.time()
             self._flow.consumed(taken)
             if self._charge is not None:
-                self._take_rest(self._charge(taken, self.active_at))
+                self._take_rest(self._charge(taken, self._active_at))
         if backlog:
             if not self._writing and self._rest is None:
                 self._writing = True
@@ -198,6 +248,8 @@ class Relay:
             self._loop.remove_writer(self._fd)
         if self._write_eof:
             self._shutdown()
+        else:
+            self._join()
 
     def _take_rest(self, delay: float) -> None:
         """The client's rate is used up: neither read nor write for a while."""
@@ -259,6 +311,10 @@ class Relay:
         if self._writing:
             self._loop.remove_writer(self._fd)
             self._writing = False
+        if self._pump is not None:
+            self._sent, self._received, self._active_at = self.sent, self.received, self.active_at
+            pump, self._pump = self._pump, None
+            pump.close()
         self._watch.discard(self._sock)
         if reset:
             reset_socket(self._sock)

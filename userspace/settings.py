@@ -62,7 +62,7 @@ class TransportSettings:
     keylog: file for TLS secrets in NSS format (SSLKEYLOGFILE); whoever reads it can read the traffic.
     """
 
-    engine: str = "aioquic"
+    engine: str = "native"
     crypto_profile: str = "default"
     keylog: Path | None = None
     event_loop: str = "uvloop"

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from quicsocks.userspace.quic import udp, udp_default
+from quicsocks.userspace.quic import udp
+from quicsocks.userspace.quic.batched_endpoint import BatchedEndpoint
 from quicsocks.userspace.quic.errors import End, Ended, LocalError
 from quicsocks.userspace.quic.factory import open_endpoint
 from quicsocks.userspace.quic.session import Route
@@ -26,7 +27,15 @@ from .dialled import dial_config, listen_config
 from .recorders import SessionLog, StreamLog
 
 ANY: Address = ("127.0.0.1", 0)
+ENGINE = "aioquic"
 Runner = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture(params=["aioquic", "native"], autouse=True)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("tests.quic.test_endpoint.ENGINE", request.param)
+    engine: str = request.param
+    return engine
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -70,7 +79,7 @@ class Server:
 
 
 async def serve(local: Address = ANY, **changes: Any) -> Server:
-    server = Server(await open_endpoint([local]))
+    server = Server(await open_endpoint([local], engine=ENGINE))
     server.endpoint.listen(_changed(listen_config(), changes), server.accept)
     return server
 
@@ -134,7 +143,7 @@ class Echo:
 def test_megabytes_both_ways(run: Runner) -> None:
     async def main() -> None:
         server = await serve()
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         session, _ = await connected(client, server)
         server.logs[-1].take = False
         payload = random.Random(1).randbytes(3_000_000)
@@ -168,16 +177,19 @@ async def send_a_megabyte(client: Endpoint, server: Server) -> None:
 
 def test_portable_sockets(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """What other systems than Linux use works here as well."""
-    monkeypatch.setattr(udp, "UdpSocket", udp_default.UdpSocket)
+    monkeypatch.setattr("quicsocks.userspace.quic.udp.PORTABLE", True)
+    monkeypatch.setattr("quicsocks.userspace.quic.factory.PORTABLE", True)
 
     async def main() -> None:
-        await send_a_megabyte(await open_endpoint([ANY]), await serve())
+        await send_a_megabyte(await open_endpoint([ANY], engine=ENGINE), await serve())
 
     run(main())
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
-def test_a_full_socket_is_waited_for(run: Runner, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_a_full_socket_is_waited_for(run: Runner, engine: str, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    if engine == "native":
+        pytest.skip("its sockets are written to by compiled code; the next test but one has them")
     original = udp.UdpSocket.send
     refusals = 0
 
@@ -190,14 +202,16 @@ def test_a_full_socket_is_waited_for(run: Runner, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(udp.UdpSocket, "send", send)
 
     async def main() -> None:
-        await send_a_megabyte(await open_endpoint([ANY]), await serve())
+        await send_a_megabyte(await open_endpoint([ANY], engine=ENGINE), await serve())
 
     run(main())
     assert refusals > 100
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux's")
-def test_a_device_that_cannot_segment(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_segment(run: Runner, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "native":
+        pytest.skip("its sockets are written to by compiled code; the next test has them")
     from quicsocks.userspace.quic.udp_linux import UdpSocket
 
     original = UdpSocket._send_batch
@@ -213,10 +227,30 @@ def test_a_device_that_cannot_segment(run: Runner, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(UdpSocket, "_send_batch", send_batch)
 
     async def main() -> None:
-        await send_a_megabyte(await open_endpoint([ANY]), await serve())
+        await send_a_megabyte(await open_endpoint([ANY], engine=ENGINE), await serve())
 
     run(main())
     assert batches in (1, 2), "once for each socket, and never tried again"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux's")
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_full_sockets_and_bad_devices_under_the_native_engine(run: Runner, engine: str, most: int) -> None:
+    if engine != "native":
+        pytest.skip("its sockets are written to by Python; the last two tests have them")
+    results = [most or -errno.EAGAIN, -errno.EAGAIN, -errno.EIO, -errno.EAGAIN, 2] * 8
+
+    async def main() -> None:
+        client, server = await open_endpoint([ANY], engine="native"), await serve()
+        for endpoint in (client, server.endpoint):
+            assert isinstance(endpoint, BatchedEndpoint)
+            endpoint.batched.pretend(0, results)
+        await send_a_megabyte(client, server)
+        for endpoint in (client, server.endpoint):
+            assert isinstance(endpoint, BatchedEndpoint)
+            assert not endpoint.batched.pretending(0), "all of it has happened"
+
+    run(main())
 
 
 def test_one_socket_dials_and_accepts(run: Runner) -> None:
@@ -242,9 +276,9 @@ def test_one_socket_dials_and_accepts(run: Runner) -> None:
 
 def test_ipv6_and_several_sockets(run: Runner) -> None:
     async def main() -> None:
-        server = Server(await open_endpoint([("127.0.0.1", 0), ("::1", 0)]))
+        server = Server(await open_endpoint([("127.0.0.1", 0), ("::1", 0)], engine=ENGINE))
         server.endpoint.listen(listen_config(), server.accept)
-        client = await open_endpoint([("0.0.0.0", 0), ("::", 0)])
+        client = await open_endpoint([("0.0.0.0", 0), ("::", 0)], engine=ENGINE)
         for address in server.endpoint.local_addresses:
             session, _ = await connected(client, server, address)
             session.open_stream().write(b"x")
@@ -261,7 +295,7 @@ def test_answers_come_from_the_address_that_was_asked(run: Runner) -> None:
     async def main() -> None:
         server = await serve(("0.0.0.0", 0))
         port = server.endpoint.local_addresses[0][1]
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         await connected(client, server, ("127.0.0.77", port))
         assert server.sessions[0].local_address == ("127.0.0.77", port)
         await client.close()
@@ -275,7 +309,7 @@ def test_a_closed_port_is_told_at_once(run: Runner) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(ANY)
             closed = probe.getsockname()
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         log = SessionLog()
         begun = asyncio.get_running_loop().time()
         client.dial(closed, dial_config(), log)
@@ -298,7 +332,7 @@ def test_many_icmp_errors_do_not_deafen_the_socket(run: Runner) -> None:
             probe.bind(ANY)
             closed = probe.getsockname()
         server = await serve()
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         session, _ = await connected(client, server)
         for _ in range(10):
             logs = [SessionLog() for _ in range(5)]
@@ -320,7 +354,7 @@ def test_the_server_is_gone_and_comes_back(run: Runner) -> None:
     async def main() -> None:
         server = await serve()
         address = server.endpoint.local_addresses[0]
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         session, log = await connected(client, server)
         kill(server.endpoint)
         StreamLog(session.open_stream()).stream.write(b"into the void")
@@ -376,7 +410,7 @@ def test_garbage_and_a_flood_of_initials_leave_real_clients_alone(run: Runner) -
     async def main() -> None:
         server = await serve(max_half_open_per_prefix=20, max_half_open=40, retry_above=10)
         address = server.endpoint.local_addresses[0]
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         chance = random.Random(1)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for initial in flights(list(range(1, 51))):
@@ -396,13 +430,13 @@ def test_garbage_and_a_flood_of_initials_leave_real_clients_alone(run: Runner) -
 
 def test_local_errors(run: Runner) -> None:
     async def main() -> None:
-        first = await open_endpoint([ANY])
+        first = await open_endpoint([ANY], engine=ENGINE)
         with pytest.raises(LocalError, match="Address already in use; choose another address or port"):
             await open_endpoint([ANY, first.local_addresses[0]])
         with pytest.raises(LocalError, match="is not an IP address"):
-            await open_endpoint([("localhost", 0)])
+            await open_endpoint([("localhost", 0)], engine=ENGINE)
         with pytest.raises(LocalError, match="at least one"):
-            await open_endpoint([])
+            await open_endpoint([], engine=ENGINE)
         with pytest.raises(LocalError, match="use one of: aioquic"):
             await open_endpoint([ANY], engine="quiche")
         with pytest.raises(LocalError, match="no socket for IPv6"):
@@ -418,7 +452,7 @@ def test_local_errors(run: Runner) -> None:
 def test_close_ends_sessions_at_both_ends(run: Runner) -> None:
     async def main() -> None:
         server = await serve()
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         _, log = await connected(client, server)
         await server.endpoint.close()
         assert server.logs[0].ended is not None
@@ -432,7 +466,7 @@ def test_close_ends_sessions_at_both_ends(run: Runner) -> None:
 def test_a_thousand_streams_open_at_once(run: Runner) -> None:
     async def main() -> None:
         server = await serve()
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         session, _ = await connected(client, server)
         nears = [StreamLog(session.open_stream()) for _ in range(1000)]
         for near in nears:
@@ -450,7 +484,7 @@ def test_a_thousand_streams_open_at_once(run: Runner) -> None:
 
 def test_handshake_timeout_on_a_silent_address(run: Runner) -> None:
     async def main() -> None:
-        client = await open_endpoint([ANY])
+        client = await open_endpoint([ANY], engine=ENGINE)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind(ANY)
             log = SessionLog()

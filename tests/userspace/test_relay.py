@@ -11,6 +11,7 @@ import pytest
 
 from quicsocks.socks.watch import Watch
 from quicsocks.userspace.flows import FlowTable
+from quicsocks.userspace.quic.types import Pump
 from quicsocks.userspace.relay import READ_SIZE, Charge, Relay
 from quicsocks.userspace.tunnel.types import Cause, FlowFailed, FlowHandler
 from tests.tcp import LOOPS, close_with_reset, run, tcp_pair, wait_until
@@ -50,6 +51,9 @@ class FakeFlow:
 
     def consumed(self, size: int) -> None:
         self.credit += size
+
+    def pump(self, descriptor: int, on_full: Callable[[], None], on_error: Callable[[OSError], None]) -> Pump | None:
+        return None
 
 
 class Scene:

@@ -8,6 +8,7 @@ never be. Read ``types`` first.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aioquic.quic.stream import QuicStream
@@ -137,6 +138,9 @@ class AioquicStream:
             if self._handler is not None:
                 self._handler.pause_writing()
         session.wake()
+
+    def pump(self, descriptor: int, on_full: Callable[[], None], on_error: Callable[[OSError], None]) -> None:
+        return None
 
     def finish(self) -> None:
         if not self._can_send:

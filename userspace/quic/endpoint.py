@@ -16,7 +16,8 @@ from .errors import LocalError
 from .hub import Hub
 from .session import Route
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
-from .udp import BUFFER, UdpSocket, open_socket
+from .udp import BUFFER, open_socket
+from .udp_default import UdpSocket
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from .endpoint import UdpEndpoint
 from .engines import ENGINES
 from .errors import LocalError
 from .types import Address, Endpoint
+from .udp import PORTABLE
 
 __all__ = ["ENGINES", "open_endpoint"]
 
@@ -21,4 +22,8 @@ async def open_endpoint(local: Sequence[Address], *, engine: str = "aioquic", se
     """
     if engine not in ENGINES:
         raise LocalError(f"engine {engine!r} is not known; use one of: {', '.join(ENGINES)}")
+    if engine == "native" and not PORTABLE:
+        from .batched_endpoint import BatchedEndpoint
+
+        return BatchedEndpoint(local, engine=engine, server_id=server_id)
     return UdpEndpoint(local, engine=engine, server_id=server_id)

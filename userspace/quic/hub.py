@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
 from aioquic.quic.configuration import QuicConfiguration
@@ -34,6 +35,9 @@ from .secrets import Secrets
 from .session import BaseSession, Route
 from .tls_profile import VERSIONS, KeyLogs, client_configuration, profile, server_configuration, verifier
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
+
+if TYPE_CHECKING:
+    from .native.batched import Batched
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +109,9 @@ class Hub:
         self._timers: list[tuple[float, int, _Entry]] = []
         self._timer_count = 0
         self._dirty: dict[_Entry, None] = {}
+        self._blocked: dict[_Entry, None] = {}
+        self.outlet: Batched | None = None
+        """Where sessions put their packets that are not to become Python objects."""
         self._raw: list[tuple[bytes, Route]] = []
         self._flushing = False
         self._counters: Counter[str] = Counter()
@@ -189,6 +196,9 @@ class Hub:
             entry = self._by_cid.get(data[1 : 1 + LENGTH])
             if entry is not None:
                 self._pass_on(entry, data, route, now)
+                if self.outlet is not None:
+                    # From now on its packets find their way without us.
+                    entry.joined.join(self.outlet, data[1 : 1 + LENGTH])
             else:
                 self._receive_unknown(data, route, now)
         else:
@@ -214,6 +224,11 @@ class Hub:
         while self._timers and self._timers[0][2].timer_at != self._timers[0][0]:
             heapq.heappop(self._timers)  # Overtaken by an earlier one, or its session is gone.
         return self._timers[0][0] if self._timers else None
+
+    def resume(self) -> None:
+        """The outlet takes packets again."""
+        self._dirty.update(self._blocked)
+        self._blocked.clear()
 
     def handle_timer(self, now: float) -> None:
         while (at := self.get_timer()) is not None and at <= now:
@@ -249,6 +264,10 @@ class Hub:
         self._dirty[_entry_of(session)] = None
         self._wake_once()
 
+    def session_blocked(self, session: BaseSession) -> None:
+        """The outlet is full: wake it at ``resume``."""
+        self._blocked[_entry_of(session)] = None
+
     def session_established(self, session: BaseSession) -> None:
         entry = _entry_of(session)
         self._end_half_open(entry)
@@ -269,9 +288,14 @@ class Hub:
     def cid_retired(self, session: BaseSession, cid: bytes) -> None:
         entry = _entry_of(session)
         entry.cids.discard(cid)
-        self._by_cid.pop(cid, None)
+        self._forget_cid(cid)
 
     # Below.
+
+    def _forget_cid(self, cid: bytes) -> None:
+        self._by_cid.pop(cid, None)
+        if self.outlet is not None and len(cid) == LENGTH:
+            self.outlet.drop_cid(cid)
 
     def _wake_once(self) -> None:
         if not self._flushing:
@@ -457,7 +481,8 @@ class Hub:
         self._dirty.pop(entry, None)
         entry.timer_at = None
         for cid in entry.cids:
-            self._by_cid.pop(cid, None)
+            self._forget_cid(cid)
+        self._blocked.pop(entry, None)
         if entry.dialled is not None:
             dialled = self._dialled.get(entry.dialled, [])
             if entry in dialled:

@@ -114,6 +114,9 @@ class MemoryStream:
                 self._handler.pause_writing()
         self._pump()
 
+    def pump(self, descriptor: int, on_full: Callable[[], None], on_error: Callable[[OSError], None]) -> None:
+        return None
+
     def finish(self) -> None:
         self._require_send()
         if self._finishing or self._reset_code is not None:

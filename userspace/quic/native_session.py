@@ -9,7 +9,7 @@ asyncio, socket, time or random.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode
@@ -23,6 +23,9 @@ from .exporter import Exporter
 from .native.connection import Connection
 from .session import BaseSession, Route, SessionOwner
 from .types import Limits, NetworkPath, PathChange, PathEvent, Priority, SessionStatistics, Stream
+
+if TYPE_CHECKING:
+    from .native.batched import Batched
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ class NativeSession(BaseSession):
         self.handshaker = handshaker
         self.connection = connection
         self._detached = False
-        self._received = [0, 0]  # Datagrams and octets.
+        self._handshake_received = [0, 0]  # Datagrams and octets.
+        connection.set_on_failure(self._receive_failed)
 
     # What the room above calls.
 
@@ -82,9 +86,9 @@ class NativeSession(BaseSession):
             congestion_window=counted["congestion_window"],
             bytes_in_flight=counted["bytes_in_flight"],
             bytes_sent=counted["bytes_sent"],
-            bytes_received=self._received[1],
+            bytes_received=counted["bytes_received"] + self._handshake_received[1],
             packets_sent=counted["packets_sent"],
-            packets_received=self._received[0],
+            packets_received=counted["packets_received"] + self._handshake_received[0],
             packets_lost=counted["packets_lost"],
             streams_open=counted["streams_open"],
             stream_bytes_sent=counted["stream_bytes_sent"],
@@ -131,8 +135,6 @@ class NativeSession(BaseSession):
 
     def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
         self.now = now
-        self._received[0] += 1
-        self._received[1] += len(data)
         try:
             if not data[0] & LONG_HEADER:
                 self.connection.receive(data, route, now)
@@ -145,12 +147,19 @@ class NativeSession(BaseSession):
         except Exception:
             self._fail("handling a datagram")
 
+    def join(self, outlet: Batched, cid: bytes) -> None:
+        if self._detached:
+            outlet.add_cid(cid, self.connection)
+
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
         self.now = now
-        connection = self.connection
+        connection, outlet = self.connection, self._owner.outlet
         datagrams: list[tuple[bytes, Route]] = []
+        made = 0
         connection.stay_awake()
         try:
+            if connection.has_events:
+                self._handle_events()
             self._tell()
             if not self._detached:
                 datagrams += self.handshaker.datagrams_to_send(now)
@@ -158,8 +167,12 @@ class NativeSession(BaseSession):
                     self._follow_handshake(now)
                     if connection.confirmed:
                         self._detach()
-            made = connection.datagrams_to_send(now)
-            datagrams += made
+            if outlet is None:
+                packets = connection.datagrams_to_send(now)
+                made = len(packets)
+                datagrams += packets
+            else:
+                made = connection.send_into(outlet, now)
             if connection.has_events:
                 self._handle_events()
         except PeerError as error:
@@ -167,7 +180,9 @@ class NativeSession(BaseSession):
         except Exception:
             self._fail("making datagrams")
         connection.rest()
-        if len(datagrams) >= MOST_DATAGRAMS or (connection.has_events and self._ended is None):
+        if made < 0:
+            self._owner.session_blocked(self)
+        elif made >= MOST_DATAGRAMS or (connection.has_events and self._ended is None):
             self.wake()
         return datagrams
 
@@ -231,9 +246,21 @@ class NativeSession(BaseSession):
             self.handshaker.discard()
         self.connection.discard()
 
+    def _receive_failed(self, error: Exception) -> None:
+        """A packet that came straight from a socket."""
+        if isinstance(error, PeerError):
+            self._refuse(error)
+            return
+        try:
+            raise error
+        except Exception:
+            self._fail("handling a packet")
+
     # The border.
 
     def _receive_long(self, data: bytes, route: Route, now: float) -> None:
+        self._handshake_received[0] += 1
+        self._handshake_received[1] += len(data)
         self.handshaker.receive_datagram(data, route, now)
         if self._ended is None:
             self._follow_handshake(now)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aioquic.quic.packet import QuicErrorCode
 
@@ -20,6 +20,9 @@ from .endings import printable
 from .errors import End, Ended, LocalError
 from .exporter import Exporter
 from .types import Address, Limits, NetworkPath, Priority, SessionHandler, SessionStatistics, Stream
+
+if TYPE_CHECKING:
+    from .native.batched import Batched
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +40,15 @@ class Route(NamedTuple):
 
 
 class SessionOwner(Protocol):
-    """What a session tells whoever drives it."""
+    """What a session tells whoever drives it. outlet: where to put packets that are not to become Python objects."""
+
+    outlet: Batched | None
 
     def session_wakes(self, session: BaseSession) -> None:
         """``datagrams_to_send`` has something to do."""
+
+    def session_blocked(self, session: BaseSession) -> None:
+        """The outlet is full: ``session_wakes`` when it is not."""
 
     def session_established(self, session: BaseSession) -> None: ...
 
@@ -170,6 +178,10 @@ class BaseSession(ABC):
     @abstractmethod
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
         """Also makes the callbacks that calls from above have put off."""
+
+    def join(self, outlet: Batched, cid: bytes) -> None:
+        """An engine that can lets packets to that connection ID come to it straight from the sockets."""
+        return
 
     @abstractmethod
     def get_timer(self) -> float | None:

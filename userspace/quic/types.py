@@ -1,6 +1,6 @@
 """The transport's doors: ``Endpoint``, ``Session``, ``Stream`` and what they call back.
 
-Two engines implement them, ``aioquic`` (the reference) and ``native``; the same contract tests run on both. Nothing
+Two engines implement them, ``native`` and ``aioquic`` (the reference); the same contract tests run on both. Nothing
 above this file may know which one it has. All calls happen on one event-loop thread. Callbacks are made from the loop,
 never from inside the call that caused them, with two exceptions, as in asyncio: ``pause_writing`` may be called from
 ``write``, and ``session_ended`` may be called from ``close``.
@@ -59,6 +59,30 @@ class StreamHandler(Protocol):
         """The session under the stream has ended. A stream both of whose directions are over already is not told."""
 
 
+class Pump(Protocol):
+    """Moves octets between a stream and a socket that stays its owner's. sent, received: octets from the socket, to it.
+    active_at: s on the monotonic clock, when the last one passed."""
+
+    @property
+    def sent(self) -> int: ...
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def active_at(self) -> float: ...
+
+    def read(self) -> int:
+        """Take what the socket has into the stream, as ``Stream.write`` would. Octets; 0 at the end, -1 when there is
+        nothing now. Raises OSError."""
+
+    def write(self) -> bool:
+        """The socket is writable again. False: it takes no more."""
+
+    def close(self) -> None:
+        """Part again; what the stream still brings goes to its handler."""
+
+
 class Stream(Protocol):
     """One QUIC stream, bidirectional or one way."""
 
@@ -87,6 +111,13 @@ class Stream(Protocol):
 
         Raises LocalError after ``finish`` or ``reset``, on a receive-only stream, or when the caller has gone on
         for 1 MiB past ``pause_writing``. After the session's end it does nothing.
+        """
+
+    def pump(self, descriptor: int, on_full: Callable[[], None], on_error: Callable[[OSError], None]) -> Pump | None:
+        """Join a connected, non-blocking TCP socket, so that octets pass between the two without the handler; everything
+        else is still told to it. None: this engine cannot.
+
+        on_full: the socket takes no more; call ``Pump.write`` when it is writable. on_error: writing to it has failed.
         """
 
     def finish(self) -> None:

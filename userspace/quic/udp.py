@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 
+from . import udp_default
 from .errors import LocalError
 from .types import Address
 from .udp_default import BUFFER
@@ -16,10 +17,13 @@ if sys.platform == "linux":
 else:
     from .udp_default import UdpSocket
 
-__all__ = ["BUFFER", "UdpSocket", "open_socket"]
+__all__ = ["BUFFER", "PORTABLE", "UdpSocket", "open_socket"]
+
+PORTABLE = sys.platform != "linux" or os.environ.get("QUICSOCKS_UDP") == "portable"
+"""Only the calls that every system has; the variable is a switch for tests."""
 
 
-def open_socket(local: Address, number: int) -> UdpSocket:
+def open_socket(local: Address, number: int) -> udp_default.UdpSocket:
     """Bind a socket to local. Raises LocalError that says what to do about it."""
     host, port = local
     try:
@@ -33,7 +37,7 @@ def open_socket(local: Address, number: int) -> UdpSocket:
             # IPv4 has a socket of its own; a mapped address would be a second name for the same peer.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind((host, port))
-        return UdpSocket(bound, number)
+        return udp_default.UdpSocket(bound, number) if PORTABLE else UdpSocket(bound, number)
     except OSError as error:
         bound.close()
         reason = os.strerror(error.errno) if error.errno else str(error)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..quic.errors import Ended, LocalError
-from ..quic.types import Stream
+from ..quic.types import Pump, Stream
 from .types import BoundAddress, Cause, FlowFailed, FlowHandler
 
 TCP_CONNECTION_RESET = 0x00
@@ -107,6 +107,9 @@ class Flow:
         self._handler = handler
         if self.stage is not Stage.OVER:
             self._connect_handler()
+
+    def pump(self, descriptor: int, on_full: Callable[[], None], on_error: Callable[[OSError], None]) -> Pump | None:
+        return self._stream.pump(descriptor, on_full, on_error) if self.stage is Stage.OPEN else None
 
     def finish(self) -> None:
         if self.stage is not Stage.OVER:

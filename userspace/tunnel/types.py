@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..quic.errors import Ended
+from ..quic.types import Pump
 
 ALPN_QUICSOCKS = "quicsocks/1"
 ALPN_QT = "qt"
@@ -116,6 +117,9 @@ class TunnelFlow(Protocol):
         """TCP RST towards the far end (STOP_SENDING and RESET_STREAM, code 0). ``flow_ended`` is not called."""
 
     def consumed(self, size: int) -> None: ...
+
+    def pump(self, descriptor: int, on_full: Callable[[], None], on_error: Callable[[OSError], None]) -> Pump | None:
+        """As ``Stream.pump``; None also for a flow that is not open."""
 
 
 class IncomingFlow(TunnelFlow, Protocol):

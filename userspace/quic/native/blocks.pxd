@@ -22,6 +22,8 @@ cdef class Blocks:
     cdef uint8_t* at(self, uint64_t offset, size_t* contiguous) noexcept
     # The same, made when it does not exist, for writing into (recv). Raises MemoryError.
     cdef uint8_t* room(self, uint64_t offset, size_t* contiguous) except NULL
+    # Give back what was made for writing at or above offset, in whole blocks.
+    cdef void drop_above(self, uint64_t offset) noexcept
     # Forget all below offset, give blocks back.
     cdef void drop_below(self, uint64_t offset) noexcept
     cdef void trim(self) noexcept       # give all blocks back; base stays

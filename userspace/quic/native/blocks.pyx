@@ -61,6 +61,18 @@ cdef class Blocks:
         contiguous[0] = BLOCK - within
         return self._ring[slot] + within
 
+    cdef void drop_above(self, uint64_t offset) noexcept:
+        cdef uint64_t index = (offset + BLOCK - 1) // BLOCK
+        cdef uint64_t last = self.base // BLOCK + self._slots
+        cdef size_t slot
+        while index < last:
+            slot = <size_t>(index % self._slots)
+            if self._ring[slot] != NULL:
+                _give_back(self._ring[slot])
+                self._ring[slot] = NULL
+                self.held -= 1
+            index += 1
+
     cdef void drop_below(self, uint64_t offset) noexcept:
         cdef uint64_t index = self.base // BLOCK
         cdef uint64_t last = offset // BLOCK

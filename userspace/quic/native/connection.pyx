@@ -4,14 +4,15 @@ It begins without keys; the session installs them as the handshake produces them
 parameters allow, and when the handshake is confirmed. Handlers of streams are called from ``tell`` only.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..errors import LocalError, PeerError
 
 from .core cimport BIDI, CLOSING, DRAINING, RUNNING, TERMINATED, UNI
 from .crypto cimport header_key, next_packet_key, packet_key
-from .path cimport Path
+from .outlet cimport Outlet
+from .path cimport SMALLEST_DATAGRAM, Path
 from .receiving cimport TOO_EARLY
 from .sending cimport ROOM, Sending
 from .stream cimport Stream, make_stream
@@ -84,6 +85,7 @@ cdef class Connection(Sending):
     def set_route(self, route, bint validated):
         """Where the handshake has been seen to go."""
         self.path.route = route
+        self.path.alias = self.path.destination = None
         self.path.validated = validated
 
     def set_rtt(self, double sample):
@@ -104,6 +106,21 @@ cdef class Connection(Sending):
             self.crypto_out.write(&data[0], <size_t>data.shape[0])
 
     # Driving.
+
+    cdef int arrive(self, uint8_t* data, size_t size, object route, int ecn, double now) except -1:
+        self.now = now
+        try:
+            if self.state != RUNNING or self.receive_key is None:
+                self.receive((<const char*>data)[:size], route, now, ecn)
+            else:
+                self.receive_packet(data, size, route, ecn, now)
+        except Exception as error:
+            self.on_failure(error)
+        return self.wake()
+
+    def set_on_failure(self, on_failure):
+        """on_failure(error): called when a packet from a socket has raised it, PeerError or another."""
+        self.on_failure = on_failure
 
     def receive(self, bytes data not None, route, double now, int ecn=0):
         """A short-header packet. Raises PeerError when the peer has broken the protocol."""
@@ -144,6 +161,23 @@ cdef class Connection(Sending):
                 break
             datagrams.append(((<const char*>_scratch)[:size], self.departing.route))
         return datagrams
+
+    def send_into(self, Outlet outlet not None, double now):
+        """The same, into an outlet. How many datagrams, at most 64; -1 when it is full."""
+        cdef int count = 0
+        cdef Py_ssize_t size
+        cdef uint8_t* at
+        self.now = now
+        while count < MOST_PACKETS:
+            at = outlet.room(self.path, max(self.path.mtu_limit, <uint32_t>SMALLEST_DATAGRAM))
+            if at == NULL:
+                return -1
+            size = self.build(at, now)
+            if not size:
+                break
+            outlet.commit(self.departing, <size_t>size, 0)
+            count += 1
+        return count
 
     def stay_awake(self):
         """Do not call ``waker`` until ``rest``."""

@@ -285,7 +285,9 @@ cdef class Core(Owner):
     cdef Path find_path(self, object route):
         cdef Path path
         for path in self.paths:
-            if path.route is route or path.route == route:
+            # A client's wildcard socket may know its own address better than when it dialled.
+            if path.route == route or (self.is_client and path.route.remote == route.remote):
+                path.alias = route
                 return path
         return None
 

@@ -13,6 +13,8 @@ cdef enum:
 
 cdef class Path:
     cdef readonly object route          # the adapter's name for it; paths are told apart by it
+    cdef object alias                   # the same path as the adapter last named it
+    cdef object destination             # for the outlet's own use
     cdef readonly uint32_t id
     cdef readonly RttEstimator rtt
     cdef readonly Controller controller

@@ -105,7 +105,7 @@ cdef class Receiving(Recovery):
         self.eliciting_since_heard = False
 
         path = self.path
-        if path.route is not route and path.route != route:
+        if path.route is not route and path.alias is not route:
             path = self.find_path(route)
             if path is None:
                 if self.is_client:

@@ -37,6 +37,19 @@ cdef class ReadyQueue:
     cdef void rotate(self) noexcept     # the first goes to the end
 
 
+cdef class Pump:
+    """Moves octets between a stream and a socket, in place."""
+    cdef Stream _stream             # None: detached
+    cdef int _descriptor
+    cdef object _on_full
+    cdef object _on_error
+    cdef bint _full                 # the socket takes no more: `write` is to be called when it does
+    cdef bint _many                 # the last read filled all that it was given
+    cdef readonly uint64_t sent     # octets read from the socket
+    cdef readonly uint64_t received # octets written to it
+    cdef readonly double active_at  # s, when the last octet passed
+
+
 cdef class Stream:
     cdef Owner _owner
     cdef uint64_t number        # the stream ID
@@ -47,6 +60,7 @@ cdef class Stream:
     cdef SendBuffer out
     cdef ReceiveBuffer into
     cdef object _handler
+    cdef Pump _pump             # None: octets go to the handler
     cdef bint over              # nothing more is called
     cdef bint fresh             # the peer's, and not yet told of
     cdef bint touched           # stands in the connection's list of those with something to tell

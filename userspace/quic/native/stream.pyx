@@ -4,14 +4,36 @@ Credit follows consumption: the peer's limits are raised only for octets that th
 never be. Callbacks are made by ``tell``, which the session calls from the loop for every stream that is ``touched``.
 """
 
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memset
+
+import os
 
 from ..errors import LocalError
 
 from .receive_buffer cimport ReceiveBuffer
 from .send_buffer cimport SendBuffer
 
+cdef extern from "<sys/socket.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+    ssize_t recvmsg(int descriptor, msghdr* message, int flags)
+    ssize_t sendmsg(int descriptor, const msghdr* message, int flags)
+
 cdef enum:
+    READ_BLOCKS = 8
+    # Blocks that are filled by one read when the one before filled its own: 128 KiB.
+    WRITE_BLOCKS = 16
+    # Blocks given to one write: 256 KiB.
     GROWTH_RTTS = 4
     # Round trips in which a window must have been consumed to grow: one for the data, one for the credit, and as many
     # for readers that work in bursts.
@@ -131,13 +153,26 @@ cdef class Stream:
         if not size:
             return
         self.out.write(&data[0], size)
-        self._owner.activate(self)
-        if not self.paused and self.out.end - self.out.sent > self._owner.high_water():
-            self.paused = True
-            self.past_pause = 0
-            self.resume_below = self._owner.high_water() // 4
-            if self._handler is not None:
-                self._handler.pause_writing()
+        _written(self)
+
+    def pump(self, int descriptor, on_full, on_error):
+        """Join a connected, non-blocking TCP socket: from now on its octets do not pass the handler.
+
+        on_full(): the socket takes no more; call ``Pump.write`` when it is writable. on_error(OSError): writing failed.
+        Both are called from the loop, where the handler would be. The socket stays the caller's.
+        """
+        cdef Pump pump
+        if self._pump is not None or not (self.can_send and self.can_receive):
+            raise LocalError(f"stream {self.number} cannot be joined to a socket")
+        pump = Pump.__new__(Pump)
+        pump._stream = self
+        pump._descriptor = descriptor
+        pump._on_full = on_full
+        pump._on_error = on_error
+        pump.active_at = self._owner.now
+        self._pump = pump
+        self._owner.touch(self)
+        return pump
 
     def finish(self):
         if not self.can_send:
@@ -258,7 +293,12 @@ cdef class Stream:
             if self.stopped and self.final == FIN:
                 self.receive_over = True
             return _forget_if_over(self)
-        while not self.released and not self.receive_over and self.into.available():
+        if self._pump is not None:
+            if not self._pump._full and not self.released and self.into.available():
+                _pump_out(self._pump)
+                if self.over or self._handler is None:
+                    return 0
+        while self._pump is None and not self.released and not self.receive_over and self.into.available():
             data = self.into.take(LARGEST_PIECE)
             self.delivered += <uint64_t>len(data)
             self._handler.data_received(data)
@@ -295,6 +335,8 @@ cdef class Stream:
         if self.over:
             return 0
         self.over = True
+        if self._pump is not None:
+            self._pump.close()
         if self.into is not None:
             self.into.clear()
         if self.out is not None:
@@ -302,6 +344,125 @@ cdef class Stream:
         if self._handler is not None:
             self._handler.connection_lost(ended)
         return 0
+
+
+cdef class Pump:
+    def read(self):
+        """Take what the socket has into the stream, at most 128 KiB. Octets; 0 at the end, -1 when there is nothing now.
+        Raises OSError. Calls ``pause_writing`` of the stream's handler as ``write`` of the stream does."""
+        cdef Stream stream = self._stream
+        cdef iovec pieces[READ_BLOCKS]
+        cdef msghdr message
+        cdef uint64_t at
+        cdef size_t room = 0, wanted = 0
+        cdef ssize_t size
+        cdef int count = 0, error
+        if stream is None or stream._owner.ended is not None or stream.out.finished or stream.reset_wanted:
+            return -1
+        at = stream.out.end
+        while count < (READ_BLOCKS if self._many else 1):
+            pieces[count].iov_base = stream.out.blocks.room(at, &room)
+            pieces[count].iov_len = room
+            at += room
+            wanted += room
+            count += 1
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = pieces
+        message.msg_iovlen = <size_t>count
+        size = recvmsg(self._descriptor, &message, MSG_DONTWAIT)
+        error = errno
+        if size < <ssize_t>wanted:
+            stream.out.blocks.drop_above(stream.out.end + <uint64_t>(size if size > 0 else 0))
+            if stream.out.floor == stream.out.end and size <= 0:
+                stream.out.blocks.trim()
+        if size < 0:
+            if error == EAGAIN or error == EINTR:
+                return -1
+            raise OSError(error, os.strerror(error))
+        self._many = <size_t>size == wanted
+        if size:
+            stream.out.end += <uint64_t>size
+            self.sent += <uint64_t>size
+            self.active_at = stream._owner.now
+            _written(stream)
+        return size
+
+    def write(self):
+        """The socket is writable again. False: it takes no more, and ``on_full`` is not called again until it was."""
+        cdef Stream stream = self._stream
+        self._full = False
+        if stream is None or stream.released or stream._owner.ended is not None:
+            return True
+        _pump_out(self)
+        # What comes behind the octets, their end, is told from the loop.
+        stream._owner.touch(stream)
+        return not self._full
+
+    def close(self):
+        """The socket is not the stream's any more."""
+        if self._stream is not None:
+            self._stream._pump = None
+            self._stream = None
+            self._on_full = self._on_error = None
+
+
+cdef int _pump_out(Pump self) except -1:
+    # What has arrived in order, into the socket, as much as it takes; credit for it.
+    cdef Stream stream = self._stream
+    cdef iovec pieces[WRITE_BLOCKS]
+    cdef msghdr message
+    cdef uint64_t at, taken = 0
+    cdef size_t room = 0, wanted
+    cdef ssize_t size
+    cdef int count, error = 0
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = pieces
+    while stream.into.available():
+        at = stream.into.taken
+        count = 0
+        wanted = 0
+        while at < stream.into.ready and count < WRITE_BLOCKS:
+            pieces[count].iov_base = stream.into.blocks.at(at, &room)
+            if room > stream.into.ready - at:
+                room = <size_t>(stream.into.ready - at)
+            pieces[count].iov_len = room
+            at += room
+            wanted += room
+            count += 1
+        message.msg_iovlen = <size_t>count
+        size = sendmsg(self._descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if size < 0:
+            error = errno
+            if error == EINTR:
+                continue
+            break
+        stream.into.skip(<size_t>size)
+        taken += <uint64_t>size
+    if taken:
+        self.received += taken
+        self.active_at = stream._owner.now
+        stream.delivered += taken
+        stream.credited += taken
+        _return_credit(stream, taken)
+    if error == EAGAIN:
+        self._full = True
+        self._on_full()
+    elif error:
+        self._full = True   # Nothing more is tried: it is for the owner to end the stream.
+        self._on_error(OSError(error, os.strerror(error)))
+    return 0
+
+
+cdef int _written(Stream self) except -1:
+    # There is more to send; the writer is held back when it is far ahead.
+    self._owner.activate(self)
+    if not self.paused and self.out.end - self.out.sent > self._owner.high_water():
+        self.paused = True
+        self.past_pause = 0
+        self.resume_below = self._owner.high_water() // 4
+        if self._handler is not None:
+            self._handler.pause_writing()
+    return 0
 
 
 cdef int _release(Stream self) except -1:

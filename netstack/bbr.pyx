@@ -1,0 +1,577 @@
+"""BBRv3. Read draft-ietf-ccwg-bbr §5, whose names are used, and ``bbr.pxd`` first.
+
+Where the draft leaves a choice:
+
+- a CE mark is congestion as a lost packet is (draft §3.6): once a round trip, whatever the number of marks;
+- persistent congestion leaves the smallest window, and the model brings it back, a packet for each acknowledged;
+- lost ranges in Startup are counted by the updates that tell of losses, as Linux does;
+- extra_acked's filter has two halves of five rounds, as Linux's.
+
+Pacing and windows are as exact as a double: there is no fixed point.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from .congestion cimport PacketSample, initial_window
+from .delivery cimport DeliveryRate
+from .rtt cimport RttEstimator
+
+cdef double INFINITY_ = float("inf")
+cdef uint64_t UNLIMITED = <uint64_t>0xffffffffffffffff
+cdef uint64_t LARGEST_WINDOW = <uint64_t>1 << 30
+# Octets, as of the other controllers.
+cdef double LARGEST_RATE = 1e12
+# Octets per second: beyond any host; a clock that stands still could make us believe more.
+cdef double SMALLEST_RATE = 100.0
+# Octets per second: a packet has to leave now and then, or nothing would ever show that there is more.
+
+cdef double STARTUP_PACING_GAIN = 2.77
+cdef double DRAIN_PACING_GAIN = 0.5
+cdef double DOWN_PACING_GAIN = 0.9
+cdef double UP_PACING_GAIN = 1.25
+cdef double DEFAULT_CWND_GAIN = 2.0
+cdef double UP_CWND_GAIN = 2.25
+cdef double PROBE_RTT_CWND_GAIN = 0.5
+cdef double PACING_MARGIN = 0.99
+cdef double LOSS_THRESH = 0.02
+cdef double BETA = 0.7
+cdef double HEADROOM = 0.15
+cdef double MIN_RTT_FILTER_LEN = 10.0
+cdef double PROBE_RTT_INTERVAL = 5.0
+cdef double PROBE_RTT_DURATION = 0.2
+cdef double QUANTUM = 0.001     # s of the pacing rate
+cdef enum:
+    MIN_PIPE = 4                # packets
+    STARTUP_FULL_LOSS_COUNT = 6
+    EXTRA_ACKED_ROUNDS = 5      # half of ExtraAckedFilterLen
+    LARGEST_QUANTUM = 65536     # octets
+    MOST_RENO_ROUNDS = 63
+
+_NAMES = ("startup", "drain", "down", "cruise", "refill", "up", "probe-rtt")
+
+
+cdef class Bbr(DeliveryRate):
+    """When it probes is random; the time at which it is made decides how."""
+
+    def __cinit__(self, RttEstimator rtt not None, uint32_t mss, double now=0.0):
+        self.name = "bbr"
+        memcpy(&self._random, &now, sizeof(self._random))
+
+    def __init__(self, RttEstimator rtt not None, uint32_t mss, double now=0.0):
+        self.reset(now)
+
+    cdef void reset(self, double now) noexcept:
+        # OnInit
+        DeliveryRate.reset(self, now)
+        self.window = max(self.window, _min_pipe(self))
+        self.pacing_rate = 0.0      # Until an RTT is known, the pacer takes what the window gives.
+        self._pacing_begun = False
+        self._base = self._next_round_delivered = self._loss_round_delivered = self._delivered
+        self._round_count = self._drain_start_round = 0
+        self._round_start = self._loss_round_start = False
+        self._bw_filter[0] = self._bw_filter[1] = self._bw = 0.0
+        self._extra_acked_filter[0] = self._extra_acked_filter[1] = self._extra_acked_delivered = 0.0
+        self._extra_acked_round = 0
+        self._extra_acked_began = now
+        self._min_rtt = self._probe_rtt_min_delay = INFINITY_
+        self._min_rtt_at = self._probe_rtt_min_at = now
+        self._probe_rtt_expired = self._idle_restart = self._probe_rtt_timed = self._probe_rtt_round_done = False
+        self._probe_rtt_done_at = now
+        self._prior_window = 0
+        self._full_bw_reached = False
+        self._inflight_longterm = UNLIMITED
+        self._loss_events = 0
+        self._marked = False
+        self._marked_at = -INFINITY_
+        self._undo_state = NO_STATE
+        self._undo_bw_shortterm = 0.0
+        self._undo_inflight_shortterm = self._undo_inflight_longterm = self._undo_losses = 0
+        self._undo_from = INFINITY_
+        self._ack_phase = ACKS_INIT
+        self._cycle_at = now
+        self._bw_probe_wait = 0.0
+        self._rounds_since_probe_up = 0
+        self._bw_probe_sample = self._too_high = self._precautionary = False
+        self._probe_up_acked_per_inc = UNLIMITED
+        self._probe_up_acked = 0
+        self._probe_up_rounds = 0
+        _reset_congestion_signals(self)
+        _reset_short_term_model(self)
+        _reset_full_bw(self)
+        _enter(self, STARTUP)
+
+    cdef bint in_slow_start(self) noexcept:
+        return self._state == STARTUP
+
+    cdef void set_mss(self, uint32_t mss) noexcept:
+        DeliveryRate.set_mss(self, mss)
+        self.window = max(self.window, _min_pipe(self))
+
+    cdef void on_sent(self, PacketSample* packet, uint64_t in_flight, double now) noexcept:
+        if not self._pacing_begun:
+            _begin_pacing(self)
+        if not in_flight and self._app_limited:
+            # HandleRestartFromIdle
+            self._idle_restart = True
+            self._extra_acked_began = now
+            self._extra_acked_delivered = 0.0
+            if _is_probing_bw_state(self):
+                _set_pacing_rate(self, 1.0)
+            elif self._state == PROBE_RTT:
+                _check_probe_rtt_done(self, now)
+        DeliveryRate.on_sent(self, packet, in_flight, now)
+
+    cdef void on_lost(self, const PacketSample* packet, double now) noexcept:
+        # HandleLostPacket
+        cdef double lost, in_flight
+        DeliveryRate.on_lost(self, packet, now)
+        if not packet.in_flight:
+            return
+        _note_loss(self)
+        self._undo_losses += 1
+        self._undo_from = min(self._undo_from, packet.sent_at)
+        if not self._bw_probe_sample:
+            return
+        lost = <double>(self._lost - packet.lost)
+        in_flight = <double>packet.in_flight
+        if lost > in_flight * LOSS_THRESH:
+            _inflight_too_high(self, _inflight_at_loss(packet, lost), packet.app_limited, now)
+
+    cdef void end_update(self, uint64_t in_flight, double now) noexcept:
+        # UpdateOnACK
+        if not self._pacing_begun:
+            _begin_pacing(self)
+        self._generate()
+        if self._rs.newly_lost:
+            self._loss_events += 1
+        if self._rs.valid:
+            _update_latest_delivery_signals(self)
+            _update_round(self)
+            _respond_to_marks(self, now)
+            _update_congestion_signals(self)
+            _update_ack_aggregation(self, now)
+            _check_full_bw_reached(self)
+            _check_startup_done(self)
+            if self._state == DRAIN and (
+                in_flight <= _inflight(self, self._bw, 1.0) or self._round_count > self._drain_start_round + 3
+            ):
+                _enter(self, PROBE_DOWN)
+                _start_probe_down(self, now)
+            _update_probe_bw_cycle(self, in_flight, now)
+            _update_min_rtt(self, now)
+            _check_probe_rtt(self, in_flight, now)
+            if self._loss_round_start:
+                # AdvanceLatestDeliverySignals
+                self._bw_latest = self._rs.rate
+                self._inflight_latest = self._rs.delivered
+                self._loss_events = 0
+        self._bw = min(_max_bw(self), self._bw_shortterm)
+        _set_pacing_rate(self, _pacing_gain(self))
+        _set_window(self)
+
+    cdef void on_persistent_congestion(self, double now) noexcept:
+        # OnEnterRTO; the losses are noted already.
+        self._undo_state = NO_STATE
+        self._undo_losses = 0
+        self.window = _min_pipe(self)
+
+    cdef void on_congestion_marks(self, uint64_t marks, double newest_sent_at, double now) noexcept:
+        if marks and newest_sent_at > self._marked_at:
+            self._marked_at = now
+            self._marked = True
+
+    cdef void on_spurious_loss(self, double sent_at, double now) noexcept:
+        # HandleSpuriousLossDetection, when nothing is left of the episode
+        if not self._undo_losses or sent_at < self._undo_from:
+            return
+        self._undo_losses -= 1
+        if self._undo_losses:
+            return
+        self.window = max(self.window, self._prior_window)
+        self._loss_in_round = False
+        _reset_full_bw(self)
+        self._bw_shortterm = max(self._bw_shortterm, self._undo_bw_shortterm)
+        self._inflight_shortterm = max(self._inflight_shortterm, self._undo_inflight_shortterm)
+        self._inflight_longterm = max(self._inflight_longterm, self._undo_inflight_longterm)
+        if self._undo_state == STARTUP and self._state != STARTUP:
+            self._full_bw_reached = False
+            if self._state != PROBE_RTT:
+                _enter(self, STARTUP)
+        elif self._undo_state == PROBE_UP and self._state != PROBE_UP and self._state != PROBE_RTT:
+            _start_probe_refill(self)
+        self._undo_state = NO_STATE
+
+    def set_seed(self, uint64_t seed):
+        """For tests and tools: of the randomness from now on."""
+        self._random = seed
+
+    @property
+    def state(self):
+        """For tests and tools: a name of the state."""
+        return _NAMES[self._state]
+
+    @property
+    def model(self):
+        """For tests and tools: max_bw, bw (octets per second) and min_rtt (s)."""
+        return _max_bw(self), self._bw, self._min_rtt
+
+    @property
+    def bounds(self):
+        """For tests and tools: bw_shortterm, inflight_shortterm and inflight_longterm; None: without."""
+        return (
+            None if self._bw_shortterm == INFINITY_ else self._bw_shortterm,
+            None if self._inflight_shortterm == UNLIMITED else self._inflight_shortterm,
+            None if self._inflight_longterm == UNLIMITED else self._inflight_longterm,
+        )
+
+    @property
+    def full_bw_reached(self):
+        """For tests and tools: whether the pipe was ever full."""
+        return self._full_bw_reached
+
+    @property
+    def extra_acked(self):
+        """For tests and tools: octets by which acknowledgements are seen to come together."""
+        return _extra_acked(self)
+
+    @property
+    def round_count(self):
+        """For tests and tools: round trips so far."""
+        return self._round_count
+
+
+# States (§5.3).
+
+cdef void _enter(Bbr self, State state) noexcept:
+    self._state = state
+    if state == PROBE_RTT:
+        self._cwnd_gain = PROBE_RTT_CWND_GAIN
+    else:
+        self._cwnd_gain = UP_CWND_GAIN if state == PROBE_UP else DEFAULT_CWND_GAIN
+    if state == DRAIN:
+        self._drain_start_round = self._round_count
+
+
+cdef double _pacing_gain(Bbr self) noexcept:
+    if self._state == STARTUP:
+        return STARTUP_PACING_GAIN
+    if self._state == DRAIN:
+        return DRAIN_PACING_GAIN
+    if self._state == PROBE_DOWN:
+        return DOWN_PACING_GAIN
+    return UP_PACING_GAIN if self._state == PROBE_UP else 1.0
+
+
+cdef bint _is_probing_bw_state(Bbr self) noexcept:
+    # IsInAProbeBWState
+    return PROBE_DOWN <= self._state <= PROBE_UP
+
+
+cdef void _check_full_bw_reached(Bbr self) noexcept:
+    if self._full_bw_now or not self._round_start or self._rs.app_limited:
+        return
+    if self._rs.rate >= self._full_bw * 1.25:
+        _reset_full_bw(self)
+        self._full_bw = self._rs.rate
+        return
+    self._full_bw_count += 1
+    self._full_bw_now = self._full_bw_count >= 3
+    if self._full_bw_now:
+        self._full_bw_reached = True
+
+
+cdef void _reset_full_bw(Bbr self) noexcept:
+    self._full_bw = 0.0
+    self._full_bw_count = 0
+    self._full_bw_now = False
+
+
+cdef void _check_startup_done(Bbr self) noexcept:
+    # CheckStartupHighLoss: a whole round of recovery with more loss than is tolerated.
+    if self._state != STARTUP:
+        return
+    if (
+        not self._full_bw_reached and self._loss_round_start and self._loss_events >= STARTUP_FULL_LOSS_COUNT
+        and _is_loss_too_high(self)
+    ):
+        _leave_startup(self)
+        self._undo_state = STARTUP
+    if self._full_bw_reached:
+        _enter(self, DRAIN)
+
+
+cdef void _leave_startup(Bbr self) noexcept:
+    self._full_bw_reached = self._full_bw_now = True
+    self._inflight_longterm = max(_bdp(self, _max_bw(self), 1.0), self._inflight_latest)
+
+
+cdef void _start_probe_down(Bbr self, double now) noexcept:
+    _reset_congestion_signals(self)
+    self._probe_up_acked_per_inc = UNLIMITED
+    # PickProbeWait
+    self._rounds_since_probe_up = _next_random(self) >> 63
+    self._bw_probe_wait = 2.0 + <double>(_next_random(self) >> 11) / <double>(<uint64_t>1 << 53)
+    self._cycle_at = now
+    self._ack_phase = ACKS_PROBE_STOPPING
+    _start_round(self)
+    _enter(self, PROBE_DOWN)
+
+
+cdef void _start_probe_refill(Bbr self) noexcept:
+    _reset_short_term_model(self)
+    self._probe_up_rounds = 0
+    self._probe_up_acked = 0
+    self._precautionary = False
+    self._ack_phase = ACKS_REFILLING
+    _start_round(self)
+    _enter(self, PROBE_REFILL)
+
+
+cdef void _start_probe_up(Bbr self) noexcept:
+    self._ack_phase = ACKS_PROBE_STARTING
+    _start_round(self)
+    _reset_full_bw(self)
+    self._full_bw = self._rs.rate
+    _enter(self, PROBE_UP)
+    _raise_slope(self)
+
+
+cdef void _update_probe_bw_cycle(Bbr self, uint64_t in_flight, double now) noexcept:
+    if not self._full_bw_reached or _adapt_long_term_model(self) or not _is_probing_bw_state(self):
+        return
+    if self._state == PROBE_DOWN:
+        if not _is_time_to_probe(self, now) and in_flight <= _inflight_with_headroom(self) and \
+                in_flight <= _inflight(self, _max_bw(self), 1.0):
+            _enter(self, PROBE_CRUISE)
+    elif self._state == PROBE_CRUISE:
+        _is_time_to_probe(self, now)
+    elif self._state == PROBE_REFILL:
+        if self._round_start:
+            self._bw_probe_sample = True
+            _start_probe_up(self)
+    elif _is_time_to_go_down(self):
+        self._too_high = False      # So far.
+        _start_probe_down(self, now)
+
+
+cdef bint _is_time_to_probe(Bbr self, double now) noexcept:
+    # IsTimeToProbeBW, IsRenoCoexistenceProbeTime
+    cdef uint64_t rounds = min(_target_inflight(self) // self.mss, <uint64_t>MOST_RENO_ROUNDS)
+    if now <= self._cycle_at + self._bw_probe_wait and self._rounds_since_probe_up < rounds:
+        return False
+    _start_probe_refill(self)
+    return True
+
+
+cdef bint _is_time_to_go_down(Bbr self) noexcept:
+    # What was in flight before this update, as in Linux, and as far as whole packets fill it: behind an acknowledgement it
+    # is always less.
+    if self._too_high and self._rs.prior_in_flight + self.mss > self._inflight_longterm:
+        self._precautionary = True
+        return True
+    if _is_cwnd_limited(self) and self.window >= self._inflight_longterm:
+        _reset_full_bw(self)    # inflight_longterm is what holds the rate down.
+        self._full_bw = self._rs.rate
+        return False
+    return self._full_bw_now
+
+
+cdef bint _is_cwnd_limited(Bbr self) noexcept:
+    return self._filled or self._former_filled
+
+
+cdef void _raise_slope(Bbr self) noexcept:
+    # RaiseInflightLongtermSlope
+    cdef uint64_t growth = <uint64_t>1 << self._probe_up_rounds
+    self._probe_up_rounds = min(self._probe_up_rounds + 1, 30)
+    self._probe_up_acked_per_inc = max(self.window // growth, <uint64_t>self.mss)
+
+
+cdef void _probe_inflight_upward(Bbr self) noexcept:
+    # ProbeInflightLongtermUpward
+    cdef uint64_t delta
+    if not _is_cwnd_limited(self) or self.window < self._inflight_longterm:
+        return
+    self._probe_up_acked += self._rs.newly_acked
+    if self._probe_up_acked >= self._probe_up_acked_per_inc:
+        delta = self._probe_up_acked // self._probe_up_acked_per_inc
+        self._probe_up_acked -= delta * self._probe_up_acked_per_inc
+        self._inflight_longterm = min(self._inflight_longterm + delta * self.mss, LARGEST_WINDOW)
+    if self._round_start:
+        _raise_slope(self)
+
+
+cdef bint _adapt_long_term_model(Bbr self) noexcept:
+    # Whether it has decided on the next state.
+    if self._ack_phase == ACKS_PROBE_STARTING and self._round_start:
+        self._ack_phase = ACKS_PROBE_FEEDBACK
+    if self._ack_phase == ACKS_PROBE_STOPPING and self._round_start:
+        self._bw_probe_sample = False
+        self._ack_phase = ACKS_INIT
+        if _is_probing_bw_state(self):
+            if not self._rs.app_limited and self._bw_filter[1] > 0.0:
+                # AdvanceMaxBwFilter; what is known is not forgotten before there is something new.
+                self._bw_filter[0] = self._bw_filter[1]
+                self._bw_filter[1] = 0.0
+            if self._precautionary and not self._too_high:
+                _start_probe_refill(self)
+                return True
+    if _is_loss_too_high(self) or self._inflight_longterm == UNLIMITED:
+        return False
+    if self._rs.in_flight > self._inflight_longterm:
+        self._inflight_longterm = self._rs.in_flight
+    if self._state == PROBE_UP:
+        _probe_inflight_upward(self)
+    return False
+
+
+# ProbeRTT (§5.3.4).
+
+cdef void _update_min_rtt(Bbr self, double now) noexcept:
+    self._probe_rtt_expired = now > self._probe_rtt_min_at + PROBE_RTT_INTERVAL
+    if self._rs.rtt >= 0.0 and (self._rs.rtt < self._probe_rtt_min_delay or self._probe_rtt_expired):
+        self._probe_rtt_min_delay = self._rs.rtt
+        self._probe_rtt_min_at = now
+    if self._probe_rtt_min_delay < self._min_rtt or now > self._min_rtt_at + MIN_RTT_FILTER_LEN:
+        self._min_rtt = self._probe_rtt_min_delay
+        self._min_rtt_at = self._probe_rtt_min_at
+
+
+cdef void _check_probe_rtt(Bbr self, uint64_t in_flight, double now) noexcept:
+    if self._state != PROBE_RTT and self._probe_rtt_expired and not self._idle_restart:
+        _save_window(self)
+        _enter(self, PROBE_RTT)
+        self._probe_rtt_timed = False
+        self._ack_phase = ACKS_PROBE_STOPPING
+        _start_round(self)
+    if self._state == PROBE_RTT:
+        # HandleProbeRTT. Low rates are ignored meanwhile.
+        self.on_app_limited(in_flight)
+        if not self._probe_rtt_timed:
+            if in_flight <= _probe_rtt_window(self):
+                self._probe_rtt_timed = True
+                self._probe_rtt_done_at = now + PROBE_RTT_DURATION
+                self._probe_rtt_round_done = False
+                _start_round(self)
+        else:
+            if self._round_start:
+                self._probe_rtt_round_done = True
+            if self._probe_rtt_round_done:
+                _check_probe_rtt_done(self, now)
+    if self._rs.delivered:
+        self._idle_restart = False
+
+
+cdef void _check_probe_rtt_done(Bbr self, double now) noexcept:
+    if not self._probe_rtt_timed or now <= self._probe_rtt_done_at:
+        return
+    self._probe_rtt_min_at = now
+    self.window = max(self.window, self._prior_window)
+    # ExitProbeRTT
+    _reset_short_term_model(self)
+    if self._full_bw_reached:
+        _start_probe_down(self, now)
+        _enter(self, PROBE_CRUISE)
+    else:
+        _enter(self, STARTUP)
+
+
+include "bbr_model.pxi"
+
+
+# What comes of it (§5.6).
+
+cdef void _begin_pacing(Bbr self) noexcept:
+    # InitPacingRate, as soon as there is an RTT.
+    if self.rtt.sampled:
+        self._pacing_begun = True
+        self.pacing_rate = STARTUP_PACING_GAIN * <double>initial_window(self.mss) / max(self.rtt.smoothed, 1e-6)
+
+
+cdef void _set_pacing_rate(Bbr self, double gain) noexcept:
+    cdef double rate = gain * self._bw * PACING_MARGIN
+    if not self._pacing_begun or self._bw <= 0.0:
+        return
+    if self._full_bw_reached or rate > self.pacing_rate:
+        self.pacing_rate = min(max(rate, SMALLEST_RATE), LARGEST_RATE)
+
+
+cdef uint64_t _min_pipe(Bbr self) noexcept:
+    return <uint64_t>MIN_PIPE * self.mss
+
+
+cdef uint64_t _bdp(Bbr self, double bw, double gain) noexcept:
+    # BDPMultiple
+    if self._min_rtt == INFINITY_:
+        return initial_window(self.mss)
+    return <uint64_t>min(gain * bw * self._min_rtt, <double>LARGEST_WINDOW)
+
+
+cdef uint64_t _quantized(Bbr self, uint64_t volume) noexcept:
+    # QuantizationBudget; the offload budget is the send quantum
+    cdef double quantum = min(self.pacing_rate * QUANTUM, <double>LARGEST_QUANTUM)
+    volume = max(max(volume, <uint64_t>quantum), _min_pipe(self))
+    if self._state == PROBE_UP:
+        volume += <uint64_t>2 * self.mss
+    return volume
+
+
+cdef uint64_t _inflight(Bbr self, double bw, double gain) noexcept:
+    return _quantized(self, _bdp(self, bw, gain))
+
+
+cdef uint64_t _target_inflight(Bbr self) noexcept:
+    return min(_bdp(self, self._bw, 1.0), self.window)
+
+
+cdef uint64_t _inflight_with_headroom(Bbr self) noexcept:
+    cdef uint64_t headroom
+    if self._inflight_longterm == UNLIMITED:
+        return UNLIMITED
+    headroom = max(<uint64_t>self.mss, <uint64_t>(HEADROOM * <double>self._inflight_longterm))
+    if self._inflight_longterm <= headroom:
+        return _min_pipe(self)
+    return max(self._inflight_longterm - headroom, _min_pipe(self))
+
+
+cdef uint64_t _probe_rtt_window(Bbr self) noexcept:
+    return max(_bdp(self, self._bw, PROBE_RTT_CWND_GAIN), _min_pipe(self))
+
+
+cdef void _save_window(Bbr self) noexcept:
+    if not self._loss_in_round and self._state != PROBE_RTT:
+        self._prior_window = self.window
+    else:
+        self._prior_window = max(self._prior_window, self.window)
+
+
+cdef void _set_window(Bbr self) noexcept:
+    cdef uint64_t most = _quantized(
+        self, _bdp(self, self._bw, self._cwnd_gain) + <uint64_t>_extra_acked(self)
+    )
+    cdef uint64_t cap = UNLIMITED
+    if self._full_bw_reached:
+        self.window = min(self.window + self._rs.newly_acked, most)
+    elif self.window < most or self._delivered - self._base < initial_window(self.mss):
+        self.window += self._rs.newly_acked
+    self.window = min(max(self.window, _min_pipe(self)), LARGEST_WINDOW)
+    if self._state == PROBE_RTT:
+        self.window = min(self.window, _probe_rtt_window(self))
+    # BoundCwndForModel
+    if self._state == PROBE_RTT or self._state == PROBE_CRUISE:
+        cap = _inflight_with_headroom(self)
+    elif _is_probing_bw_state(self):
+        cap = self._inflight_longterm
+    cap = max(min(cap, self._inflight_shortterm), _min_pipe(self))
+    self.window = min(self.window, cap)
+
+
+cdef uint64_t _next_random(Bbr self) noexcept:
+    # SplitMix64 (Steele, Lea and Flood, 2014): wrapping is defined, for it is unsigned.
+    cdef uint64_t mixed
+    self._random += <uint64_t>0x9e3779b97f4a7c15
+    mixed = self._random
+    mixed = (mixed ^ (mixed >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
+    mixed = (mixed ^ (mixed >> 27)) * <uint64_t>0x94d049bb133111eb
+    return mixed ^ (mixed >> 31)
