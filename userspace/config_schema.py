@@ -14,6 +14,7 @@ from typing import Any
 
 from .quic.types import CRYPTO_PROFILES
 from .settings import (
+    CONTROLLERS,
     ENGINES,
     EVENT_LOOPS,
     LOG_FORMATS,
@@ -113,7 +114,15 @@ COMMON_SETTINGS: tuple[Setting, ...] = (
     Setting(
         "log_format", C, Kind.CHOICE, "lines for people or JSON for machines", "output.log_format", choices=LOG_FORMATS
     ),
-    Setting("engine", C, Kind.CHOICE, "the QUIC implementation", "transport.engine", choices=ENGINES, hidden=True),
+    Setting("engine", C, Kind.CHOICE, "the QUIC implementation", "transport.engine", choices=ENGINES),
+    Setting(
+        "congestion",
+        C,
+        Kind.CHOICE,
+        "congestion control of what is sent; bbr (native engine) keeps its speed on lossy links",
+        "transport.congestion",
+        choices=CONTROLLERS,
+    ),
     Setting(
         "crypto_profile",
         C,

@@ -18,7 +18,8 @@ DEFAULT_PORT = LINK_PORT
 """UDP port of a concentrator. Not 443, which an unprivileged process cannot bind on most systems."""
 DEFAULT_SOCKS_PORT = 1080
 """IANA's port for SOCKS, on which SOCKS5, SOCKS4a and HTTP are all served."""
-ENGINES = ("aioquic", "native")
+ENGINES = ("native", "aioquic")
+CONTROLLERS = ("cubic", "reno", "bbr")
 EVENT_LOOPS = ("uvloop", "asyncio")
 LOG_FORMATS = ("text", "json")
 ROUTES = ("tunnel", "direct", "block")
@@ -63,6 +64,7 @@ class TransportSettings:
     """
 
     engine: str = "native"
+    congestion: str = "cubic"
     crypto_profile: str = "default"
     keylog: Path | None = None
     event_loop: str = "uvloop"

@@ -17,8 +17,16 @@ LINK = re.compile(rb"quicsocks://\S+")
 
 
 class Quicsocks(Peer):
-    name = "quicsocks"
-    label = "quicsocks"
+    """engine: of ``--engine``; the default one has the plain name. congestion: of ``--congestion``."""
+
+    def __init__(self, engine: str = "", congestion: str = "") -> None:
+        variant = "-".join(word for word in (engine, congestion) if word)
+        self.name = f"quicsocks-{variant}" if variant else "quicsocks"
+        self.label = f"quicsocks, {variant.replace('-', ', ')}" if variant else "quicsocks"
+        self._options = [
+            *(("--engine", engine) if engine else ()),
+            *(("--congestion", congestion) if congestion else ()),
+        ]
 
     def missing(self) -> str | None:
         if (program := _program()) is None:
@@ -42,6 +50,7 @@ class Quicsocks(Peer):
         try:
             argv = [program, "concentrator", "--listen", server_address, "--public-name", server_address]
             argv += ["--state", str(folder / "concentrator"), "--allow", f"{place.address}/32", "--print-link"]
+            argv += self._options
             server = Program("concentrator", place.server_argv(argv), folder, environment=environment)
             running.programs["server"] = server
             server.wait_listening(server_port, "udp")
@@ -51,7 +60,7 @@ class Quicsocks(Peer):
             link_file.touch(mode=0o600)
             link_file.write_bytes(link[0] + b"\n")
             argv = [program, "run", "--state", str(folder / "client"), "--link-file", str(link_file)]
-            argv += ["--listen", f"127.0.0.1:{client_port}"]
+            argv += ["--listen", f"127.0.0.1:{client_port}", *self._options]
             client = Program("run", place.client_argv(argv), folder, environment=environment)
             running.programs["client"] = client
             client.wait_listening(client_port)

@@ -12,6 +12,8 @@ from bench.peers.ssh import Ssh
 PEERS: tuple[Peer, ...] = (
     Direct(),
     Quicsocks(),
+    Quicsocks(engine="aioquic"),
+    Quicsocks(congestion="bbr"),
     BareAioquic(),
     Ssh(),
     BareHop(),

@@ -206,7 +206,7 @@ def test_fips_refuses_other_keys() -> None:
         ({"alpn": ()}, "ALPN"),
         ({"crypto_profile": "gost"}, "use one of: default, fips"),
         ({"limits": Limits(max_udp_payload=1000)}, "1200 or more"),
-        ({"limits": Limits(congestion="vegas")}, "use one of: cubic, reno"),
+        ({"limits": Limits(congestion="vegas")}, "use one of: cubic, reno, bbr"),
         ({"keylog": Path("/nonexistent/keys")}, "cannot write the key log"),
     ],
 )
@@ -300,3 +300,12 @@ def test_a_peer_s_reason_is_made_printable() -> None:
     assert "\n" not in end.reason
     assert "\x1b" not in end.reason
     assert len(end.reason) <= 256
+
+
+def test_bbr_is_the_native_engine_s() -> None:
+    limits = Limits(congestion="bbr")
+    if Pair.engines[0] == "aioquic":
+        with pytest.raises(LocalError, match="needs the native engine"):
+            dial(limits=limits)
+    else:
+        dial(limits=limits).complete()

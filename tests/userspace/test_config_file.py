@@ -108,7 +108,7 @@ def test_bad_files_are_one_line_each(tmp_path: Path, text: str, expected: str) -
 def test_a_key_without_a_near_one_lists_the_right_ones(tmp_path: Path) -> None:
     (error,) = errors(tmp_path, "version = 1\nqqqqqq = 1\n")
     assert error.startswith(
-        "config.toml:2: unknown key qqqqqq; the keys here are: client, concentrator, crypto_profile"
+        "config.toml:2: unknown key qqqqqq; the keys here are: client, concentrator, congestion, crypto_profile"
     )
 
 

@@ -39,12 +39,23 @@ register_congestion_control(_NAMES["cubic"], _CountingCubic)
 register_congestion_control(_NAMES["reno"], _CountingReno)
 
 
+CONTROLLERS = ("cubic", "reno", "bbr")
+"""Those of the native engine; aioquic's own has the first two."""
+
+
+def check(name: str, engine: str) -> None:
+    """Raises LocalError when the engine has no such controller."""
+    if name not in CONTROLLERS:
+        raise LocalError(f"congestion control {name!r} is not known; use one of: {', '.join(CONTROLLERS)}")
+    if engine == "aioquic" and name not in _NAMES:
+        raise LocalError(
+            f"congestion control {name!r} needs the native engine; with aioquic use one of: {', '.join(_NAMES)}"
+        )
+
+
 def algorithm(name: str) -> str:
-    """aioquic's name for one of ours. Raises LocalError for any but "cubic" and "reno"."""
-    try:
-        return _NAMES[name]
-    except KeyError:
-        raise LocalError(f"congestion control {name!r} is not known; use one of: {', '.join(_NAMES)}") from None
+    """aioquic's name for one of ours; for one that it has not, what a handshake may do with instead."""
+    return _NAMES.get(name, _NAMES["cubic"])
 
 
 def packets_lost(controller: object) -> int:

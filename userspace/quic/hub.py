@@ -27,6 +27,7 @@ from aioquic.quic.packet import (
 from .admission import Admission, Verdict
 from .aioquic_internals.sending import SMALLEST_DATAGRAM
 from .cid import LENGTH, ConnectionIdFactory
+from .congestion import check as check_congestion
 from .engines import SESSIONS, Beginning
 from .errors import PeerError
 from .reset import TokenBucket, is_reset, reset_packet, reset_token
@@ -90,6 +91,7 @@ class Hub:
         engine: str = "aioquic",
         server_id: int = 0,
     ) -> None:
+        self._engine = engine
         self._make_session = SESSIONS[engine]
         self._random_bytes = random_bytes
         self._wall_clock = wall_clock
@@ -120,6 +122,7 @@ class Hub:
 
     def dial(self, route: Route, config: DialConfig, handler: SessionHandler, now: float) -> BaseSession:
         """Begin a handshake. Raises LocalError when config cannot work."""
+        check_congestion(config.limits.congestion, self._engine)
         configuration = client_configuration(config, self._keylogs)
         entry = _Entry()
         session = self._make_session(
@@ -148,6 +151,7 @@ class Hub:
 
     def listen(self, config: ListenConfig, accept: Callable[[Session], SessionHandler]) -> None:
         """Raises LocalError when config cannot work; what was in force before stays."""
+        check_congestion(config.limits.congestion, self._engine)
         configuration = server_configuration(config, self._keylogs)
         secrets = Secrets(config.secret)
         self._listening = _Listening(config, accept, configuration, RetryTokens(secrets.retry, self._random_bytes))

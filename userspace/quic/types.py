@@ -299,7 +299,8 @@ class Limits:
     """Largest UDP payload sent: what an Ethernet carries under IPv6. Used once a probe of that size has come through;
     1200 until then."""
     congestion: str = "cubic"
-    """Congestion controller: "cubic" (RFC 9438), which fills long paths, or "reno" (RFC 9002 §7)."""
+    """Congestion controller: "cubic" (RFC 9438), which fills long paths; "reno" (RFC 9002 §7); "bbr" (BBRv3, native engine
+    only), which random loss does not slow down."""
 
 
 CRYPTO_PROFILES = ("default", "fips")
