@@ -173,7 +173,12 @@ class Client:
             "lane": "stream",
             "rtt": statistics.smoothed_rtt,
             "packets_lost": statistics.packets_lost,
+            "packets_sent": statistics.packets_sent,
+            "congestion": statistics.congestion,
             "congestion_window": statistics.congestion_window,
+            "pacing_rate": statistics.pacing_rate,
+            "path_mtu": statistics.path_mtu,
+            "ecn": statistics.ecn,
         }
         return told
 

@@ -180,7 +180,8 @@ def render(answer: Mapping[str, Any], now: float) -> str:
     """A status answer as a few lines for a person. now: Unix time.
 
     Keys shown: role, name, connected (bool), connected_to, since (Unix time), reason, rtt (seconds), flows, bytes_in,
-    bytes_out, listeners (list), alpn, lane, engine, draining, clients (a list of dicts with name, address, flows, rtt,
+    bytes_out, packets_sent, packets_lost, congestion, congestion_window, pacing_rate (octets/s), path_mtu, listeners
+    (list), alpn, lane, engine, draining, clients (a list of dicts with name, address, flows, rtt,
     bytes_in, bytes_out). All may be absent; the others are for --json.
     """
     lines = [_headline(answer, now)]
@@ -195,6 +196,8 @@ def render(answer: Mapping[str, Any], now: float) -> str:
         details.append(f"{size(answer['bytes_out'])} out")
     if details:
         lines.append("  " + ", ".join(details))
+    if path := _path_details(answer):
+        lines.append("  " + ", ".join(path))
     listeners = answer.get("listeners")
     if isinstance(listeners, (list, tuple)) and listeners:
         lines.append(f"  listening on {', '.join(str(one) for one in listeners)}")
@@ -207,6 +210,22 @@ def render(answer: Mapping[str, Any], now: float) -> str:
     if answer.get("draining"):
         lines.append("  shutting down: no new flow is taken")
     return "\n".join(lines)
+
+
+def _path_details(answer: Mapping[str, Any]) -> list[str]:
+    """How the way to the other end is doing."""
+    details = []
+    if answer.get("congestion_window"):
+        control = f" ({answer['congestion']})" if answer.get("congestion") else ""
+        details.append(f"window {size(answer['congestion_window'])}{control}")
+    if answer.get("pacing_rate"):
+        details.append(f"pacing {size(int(answer['pacing_rate']))}/s")
+    if answer.get("packets_sent"):
+        share = 100.0 * answer.get("packets_lost", 0) / answer["packets_sent"]
+        details.append(f"{share:.2g} % of packets lost")
+    if answer.get("path_mtu"):
+        details.append(f"packets up to {answer['path_mtu']} bytes")
+    return details
 
 
 def _headline(answer: Mapping[str, Any], now: float) -> str:

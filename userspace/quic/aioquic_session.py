@@ -142,7 +142,7 @@ class AioquicSession(BaseSession):
     def connect(self, now: float) -> None:
         self.connection.connect(self._route, now)
 
-    def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
+    def receive_datagram(self, data: bytes, route: Route, now: float, ecn: int = 0) -> None:
         self.now = now
         self._statistics.bytes_received += len(data)
         self._statistics.packets_received += 1

@@ -50,9 +50,9 @@ class BatchedEndpoint(UdpEndpoint):
             self._handle_errors(opened, now)
         self._flush()
 
-    def _receive_otherwise(self, data: bytes, route: Route, now: float) -> None:
+    def _receive_otherwise(self, data: bytes, route: Route, now: float, ecn: int) -> None:
         try:
-            self._hub.receive_datagram(data, route, now)
+            self._hub.receive_datagram(data, route, now, ecn)
         except Exception:
             # Sessions answer for themselves; this is a mistake of the hub's, and must not cost the others theirs.
             logger.exception("internal error while handling a datagram from %s", route.remote)

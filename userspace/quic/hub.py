@@ -189,17 +189,18 @@ class Hub:
 
     # What drives the hub.
 
-    def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
+    def receive_datagram(self, data: bytes, route: Route, now: float, ecn: int = 0) -> None:
+        """ecn: the codepoint that it came with."""
         if not data:
             self._counters["dropped_empty"] += 1
             return
         first = data[0]
         if first & LONG_HEADER:
-            self._receive_long(data, route, now)
+            self._receive_long(data, route, now, ecn)
         elif first & FIXED_BIT:
             entry = self._by_cid.get(data[1 : 1 + LENGTH])
             if entry is not None:
-                self._pass_on(entry, data, route, now)
+                self._pass_on(entry, data, route, now, ecn)
                 if self.outlet is not None:
                     # From now on its packets find their way without us.
                     entry.joined.join(self.outlet, data[1 : 1 + LENGTH])
@@ -305,17 +306,17 @@ class Hub:
         if not self._flushing:
             self._wake()
 
-    def _pass_on(self, entry: _Entry, data: bytes, route: Route, now: float) -> None:
+    def _pass_on(self, entry: _Entry, data: bytes, route: Route, now: float, ecn: int) -> None:
         session = entry.joined
         if session.is_client and route.remote == session.route.remote:
             route = session.route  # A wildcard socket may know its own address better than when we dialled.
-        session.receive_datagram(data, route, now)
+        session.receive_datagram(data, route, now, ecn)
         self._dirty[entry] = None
 
-    def _receive_long(self, data: bytes, route: Route, now: float) -> None:
+    def _receive_long(self, data: bytes, route: Route, now: float, ecn: int) -> None:
         entry = self._by_cid.get(data[6 : 6 + data[5]]) if len(data) > 6 else None
         if entry is not None:
-            self._pass_on(entry, data, route, now)
+            self._pass_on(entry, data, route, now, ecn)
         elif not data[0] & FIXED_BIT:
             self._receive_foreign(data, route)
         elif self._listening is None:

@@ -97,6 +97,10 @@ class NativeSession(BaseSession):
             datagrams_received=counted["datagrams_received"],
             datagrams_dropped=counted["datagrams_dropped"],
             engine="native",
+            congestion=counted["congestion"],
+            pacing_rate=counted["pacing_rate"],
+            path_mtu=counted["mtu"],
+            ecn=counted["ecn"],
         )
 
     def probe(self) -> None:
@@ -133,13 +137,13 @@ class NativeSession(BaseSession):
     def connect(self, now: float) -> None:
         self.handshaker.connect(self._route, now)
 
-    def receive_datagram(self, data: bytes, route: Route, now: float) -> None:
+    def receive_datagram(self, data: bytes, route: Route, now: float, ecn: int = 0) -> None:
         self.now = now
         try:
             if not data[0] & LONG_HEADER:
-                self.connection.receive(data, route, now)
+                self.connection.receive(data, route, now, ecn)
             elif not self._detached:
-                self._receive_long(data, route, now)
+                self._receive_long(data, route, now, ecn)
             if self.connection.has_events:
                 self._handle_events()
         except PeerError as error:
@@ -258,7 +262,7 @@ class NativeSession(BaseSession):
 
     # The border.
 
-    def _receive_long(self, data: bytes, route: Route, now: float) -> None:
+    def _receive_long(self, data: bytes, route: Route, now: float, ecn: int) -> None:
         self._handshake_received[0] += 1
         self._handshake_received[1] += len(data)
         self.handshaker.receive_datagram(data, route, now)
@@ -266,7 +270,7 @@ class NativeSession(BaseSession):
             self._follow_handshake(now)
         for kind, start, end in walk(data, LENGTH):
             if kind == "one_rtt":
-                self.connection.receive(data[start:end], route, now)
+                self.connection.receive(data[start:end], route, now, ecn)
 
     def _follow_handshake(self, now: float) -> None:
         """Take over what the handshake has brought up."""

@@ -173,7 +173,7 @@ class BaseSession(ABC):
         """Begin the handshake, on a client."""
 
     @abstractmethod
-    def receive_datagram(self, data: bytes, route: Route, now: float) -> None: ...
+    def receive_datagram(self, data: bytes, route: Route, now: float, ecn: int = 0) -> None: ...
 
     @abstractmethod
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:

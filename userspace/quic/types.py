@@ -260,6 +260,14 @@ class SessionStatistics:
     datagrams_received: int = 0
     datagrams_dropped: int = 0
     engine: str = ""
+    congestion: str = ""
+    """The controller; of the rest, what an engine does not know is 0."""
+    pacing_rate: float = 0.0
+    """Octets per second."""
+    path_mtu: int = 0
+    """Largest UDP payload that is sent."""
+    ecn: bool = False
+    """Whether packets carry marks that arrive (RFC 9000 §13.4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ cdef class Batched(Outlet):
         self._connections.pop(_number_of(cid))
 
     def receive(self, int number, double now, otherwise):
-        """Take what has arrived at a socket, at most a few batches. otherwise(data, route, now): for what belongs to no
+        """Take what has arrived at a socket, at most a few batches. otherwise(data, route, now, ecn): for what belongs to no
         connection here. Whether anything has."""
         cdef ReceiveBatch batch = self._receivers[number]
         cdef Datagram datagram
@@ -73,7 +73,7 @@ cdef class Batched(Outlet):
                         connection = <Connection>found
                         connection.arrive(datagram.data, datagram.size, route, datagram.ecn, now)
                         continue
-                otherwise((<const char*>datagram.data)[:datagram.size], route, now)
+                otherwise((<const char*>datagram.data)[:datagram.size], route, now, datagram.ecn)
             if messages < 16:
                 break
         return any_arrived

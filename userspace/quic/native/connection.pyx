@@ -12,7 +12,7 @@ from ..errors import LocalError, PeerError
 from .core cimport BIDI, CLOSING, DRAINING, RUNNING, TERMINATED, UNI
 from .crypto cimport header_key, next_packet_key, packet_key
 from .outlet cimport Outlet
-from .path cimport SMALLEST_DATAGRAM, Path
+from .path cimport MARKING, SMALLEST_DATAGRAM, Path
 from .receiving cimport TOO_EARLY
 from .sending cimport ROOM, Sending
 from .stream cimport Stream, make_stream
@@ -168,6 +168,7 @@ cdef class Connection(Sending):
         cdef Py_ssize_t size
         cdef uint8_t* at
         self.now = now
+        self.can_mark = True
         while count < MOST_PACKETS:
             at = outlet.room(self.path, max(self.path.mtu_limit, <uint32_t>SMALLEST_DATAGRAM))
             if at == NULL:
@@ -175,7 +176,7 @@ cdef class Connection(Sending):
             size = self.build(at, now)
             if not size:
                 break
-            outlet.commit(self.departing, <size_t>size, 0)
+            outlet.commit(self.departing, <size_t>size, self.departing_ecn)
             count += 1
         return count
 
@@ -401,6 +402,7 @@ cdef class Connection(Sending):
             "bytes_in_flight": path.in_flight,
             "mtu": path.mtu,
             "congestion": path.controller.name,
+            "ecn": path.marking == MARKING,
             "streams_open": len(self.streams),
             "stream_bytes_sent": self.data_sent,
             "stream_bytes_received": self.stream_bytes_received,

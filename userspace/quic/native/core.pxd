@@ -96,7 +96,11 @@ cdef class Core(Owner):
     cdef int peer_ack_exponent
     cdef uint64_t skip_at               # the next packet number to be left out
     cdef uint32_t silent_packets        # without anything that elicits an ACK, in a row
-    cdef uint64_t peer_marks            # CE marks that the peer has reported
+    cdef uint64_t peer_ect0             # packets that the peer has reported to have come with ECT(0)
+    cdef uint64_t peer_marks            # and with CE
+    cdef uint64_t marks_sent            # packets sent with ECT(0), on all paths
+    cdef bint can_mark                  # the sockets can set ECN bits
+    cdef int departing_ecn              # of the packet that was built last
 
     # Paths: the first is the one in use.
     cdef list paths

@@ -11,6 +11,15 @@ cdef enum:
     CHALLENGES = 8              # of the peer's that wait for an answer; older ones are dropped
 
 
+cdef enum Marking:
+    TRYING = 0          # the first packets are marked, to see whether the marks arrive
+    MARKING = 1
+    NOT_MARKING = 2     # they do not
+
+cdef enum:
+    TRIAL_MARKS = 10    # packets marked before any of them is acknowledged
+
+
 cdef class Path:
     cdef readonly object route          # the adapter's name for it; paths are told apart by it
     cdef object alias                   # the same path as the adapter last named it
@@ -21,6 +30,11 @@ cdef class Path:
     cdef readonly Pacer pacer
     cdef readonly uint64_t in_flight    # octets
     cdef uint64_t controlled            # packets from this number on count for `controller`
+
+    # ECN (RFC 9000 §13.4).
+    cdef readonly int marking
+    cdef uint64_t marks_sent            # packets sent with ECT(0)
+    cdef uint64_t marks_lost
 
     # Validation (RFC 9000 §8).
     cdef readonly bint validated

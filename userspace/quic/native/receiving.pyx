@@ -263,7 +263,7 @@ cdef const uint8_t* _ack(Receiving self, const uint8_t* at, const uint8_t* end, 
             raise _encoding("ACK_ECN")
     if delay >= <uint64_t>1 << (40 - self.peer_ack_exponent):
         delay = 0
-    self.end_ack(largest, <double>(delay << self.peer_ack_exponent) * 1e-6, marks, now)
+    self.end_ack(largest, <double>(delay << self.peer_ack_exponent) * 1e-6, marked, ect0, ect1, marks, now)
     return at
 
 

@@ -11,14 +11,16 @@ cdef class Recovery(Core):
     # Of the ACK frame that is being read.
     cdef bint _newly_acked
     cdef bint _eliciting_acked
-    cdef uint64_t _marks_newest
+    cdef uint64_t _marked_acked
     cdef double _newest_sent_at
 
     cdef int begin_ack(self, uint64_t largest, double now) except -1
     # The packets from low to high, highest range first. False: nothing of what is below can be of interest.
     cdef bint ack_range(self, uint64_t low, uint64_t high, double now) except -1
-    # delay: the peer's, s. marks: CE marks that it has counted in all.
-    cdef int end_ack(self, uint64_t largest, double delay, uint64_t marks, double now) except -1
+    # delay: the peer's, s. counted: whether it has said how many packets in all came with ECT(0), ECT(1) and CE.
+    cdef int end_ack(
+        self, uint64_t largest, double delay, bint counted, uint64_t ect0, uint64_t ect1, uint64_t marks, double now
+    ) except -1
     cdef double recovery_timer(self) noexcept
     cdef int on_recovery_timer(self, double now) except -1
     # Everything outstanding is lost, without a word to congestion control: Retry, or a new path.

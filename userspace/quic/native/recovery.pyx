@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from ..errors import PeerError
 
 from .core cimport BIDI, UNI
-from .path cimport SMALLEST_ALLOWANCE, Path
+from .path cimport MARKING, NOT_MARKING, SMALLEST_ALLOWANCE, TRIAL_MARKS, TRYING, Path
 from .sent cimport ACKNOWLEDGED, LOST, NEVER_SENT, OUTSTANDING, SentFrame, SentPacket
 from .stream cimport OPEN, Stream
 from .wire cimport (
@@ -39,6 +39,7 @@ cdef class Recovery(Core):
             raise PeerError("a packet was acknowledged that was never sent", PROTOCOL_VIOLATION)
         self.counters.acks_received += 1
         self._newly_acked = self._eliciting_acked = False
+        self._marked_acked = 0
         self._newest_sent_at = 0.0
         self.path.controller.begin_update(self.path.in_flight, now)
         return 0
@@ -65,6 +66,8 @@ cdef class Recovery(Core):
             self._newly_acked = True
             if packet.ack_eliciting:
                 self._eliciting_acked = True
+            if packet.marked and packet.path == self.path.id:
+                self._marked_acked += 1
             if packet.sample.sent_at > self._newest_sent_at:
                 self._newest_sent_at = packet.sample.sent_at
             if packet.in_flight:
@@ -85,7 +88,9 @@ cdef class Recovery(Core):
             _frames_acked(self, packet)
         return True
 
-    cdef int end_ack(self, uint64_t largest, double delay, uint64_t marks, double now) except -1:
+    cdef int end_ack(
+        self, uint64_t largest, double delay, bint counted, uint64_t ect0, uint64_t ect1, uint64_t marks, double now
+    ) except -1:
         cdef SentPacket* packet = self.sent.get(largest)
         cdef bint newest = not self.any_acked or largest > self.largest_acked
         cdef bint had_more = self.sent.outstanding_eliciting != 0
@@ -97,10 +102,8 @@ cdef class Recovery(Core):
             if self.confirmed and delay > self.peer_max_ack_delay:
                 delay = self.peer_max_ack_delay
             self.path.rtt.update(now - packet.sample.sent_at, delay)
-        if marks > self.peer_marks:
-            self.counters.congestion_marks += marks - self.peer_marks
-            self.path.controller.on_congestion_marks(marks - self.peer_marks, self._newest_sent_at, now)
-            self.peer_marks = marks
+        if newest:
+            _judge_marks(self, counted, ect0, ect1, marks, now)
         _detect_lost(self, now)
         self.path.controller.end_update(self.path.in_flight, now)
         if self._newly_acked:
@@ -162,6 +165,30 @@ cdef class Recovery(Core):
         return 0
 
 
+cdef void _judge_marks(
+    Recovery self, bint counted, uint64_t ect0, uint64_t ect1, uint64_t marks, double now
+) noexcept:
+    # RFC 9000 §13.4.2: what arrives with marks is believed only while it can be what we have sent.
+    cdef Path path = self.path
+    if path.marking == NOT_MARKING:
+        return
+    if not counted:
+        if self._marked_acked:
+            path.marking = NOT_MARKING
+        return
+    if ect1 or ect0 < self.peer_ect0 or marks < self.peer_marks or ect0 + marks > self.marks_sent or \
+            ect0 + marks - self.peer_ect0 - self.peer_marks < self._marked_acked:
+        path.marking = NOT_MARKING
+        return
+    if self._marked_acked:
+        path.marking = MARKING
+    if marks > self.peer_marks:
+        self.counters.congestion_marks += marks - self.peer_marks
+        path.controller.on_congestion_marks(marks - self.peer_marks, self._newest_sent_at, now)
+    self.peer_ect0 = ect0
+    self.peer_marks = marks
+
+
 cdef int _detect_lost(Recovery self, double now) except -1:
     cdef uint64_t number
     cdef SentPacket* packet
@@ -195,6 +222,10 @@ cdef int _detect_lost(Recovery self, double now) except -1:
         path = self.path_of(packet)
         if packet.in_flight and path is not None:
             path.in_flight -= packet.sample.size
+        if packet.marked and path is not None:
+            path.marks_lost += 1
+            if path.marking == TRYING and path.marks_lost >= TRIAL_MARKS:
+                path.marking = NOT_MARKING      # As if something on the way dropped what is marked.
         if packet.probe:
             if path is not None:
                 path.probe_lost(packet.sample.size, now)
@@ -212,6 +243,7 @@ cdef int _detect_lost(Recovery self, double now) except -1:
         _frames_lost(self, packet)
     if persistent:
         self.path.controller.on_persistent_congestion(now)
+        self.path.rtt.renew_minimum()
     while self.oldest < self.sent.next and self.sent.get(self.oldest).state != OUTSTANDING:
         self.oldest += 1
     return 0

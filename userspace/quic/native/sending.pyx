@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from .core cimport BIDI, CLOSING, RUNNING, UNI
 from .crypto cimport TAG, next_packet_key
-from .path cimport SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, Path
+from .path cimport MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, TRIAL_MARKS, TRYING, Path
 from .ranges cimport Range
 from .sent cimport SentPacket
 from .stream cimport OPEN, ReadyQueue, Stream
@@ -28,6 +28,7 @@ cdef enum:
     SILENT_PACKETS = 24
     # Packets without anything that elicits an ACK, after which a PING does: so that old ranges can be forgotten.
     SKIP_SPREAD = 1024
+    ECT0 = 2            # codepoint (RFC 3168)
     STALE_DATAGRAM_MS = 1000
     # A DATAGRAM that has waited longer is of no use to whoever sent it.
 cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
@@ -143,6 +144,12 @@ cdef int _sent(
     packet.in_flight = in_flight
     packet.sample.sent_at = now
     packet.sample.size = <uint32_t>size
+    packet.marked = self.can_mark and (
+        path.marking == MARKING or (path.marking == TRYING and path.marks_sent < TRIAL_MARKS)
+    )
+    path.marks_sent += packet.marked
+    self.marks_sent += packet.marked
+    self.departing_ecn = ECT0 if packet.marked else 0
     if in_flight:
         if not packet.probe:
             path.controller.on_sent(&packet.sample, path.in_flight, now)

@@ -25,6 +25,7 @@ cdef struct SentPacket:
     uint8_t state
     uint8_t ack_eliciting
     uint8_t in_flight       # counts for congestion control
+    uint8_t marked          # ECT(0) (RFC 9000 §13.4)
     uint8_t probe           # of the path's MTU: its loss is no sign of congestion (RFC 9000 §14.4)
 
 
