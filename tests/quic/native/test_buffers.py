@@ -45,7 +45,10 @@ def test_a_sender_ends_complete_whatever_is_lost(seed: int) -> None:
             offset, data, fin = piece
             assert data == payload[offset : offset + len(data)]
             assert offset + len(data) <= limit or offset + len(data) <= buffer.sent
-            assert fin is (finished and offset + len(data) == len(payload)) or not data
+            if fin:
+                assert finished
+                assert offset + len(data) == len(payload)
+            assert data or fin
             buffer.was_sent(offset, len(data), fin)
             flying.append((offset, len(data), fin))
         if flying and chance.random() < 0.7:
@@ -162,6 +165,22 @@ def test_a_reset_s_final_size_does_not_contradict_data() -> None:
     buffer.set_final_size(11)
     with pytest.raises(PeerError):
         buffer.set_final_size(12)
+
+
+def test_a_piece_of_nothing_ahead_of_its_time_is_nothing() -> None:
+    buffer = ReceiveBufferFace()
+    buffer.receive_octets(5, b"", False)
+    assert (buffer.highest, buffer.ready, buffer.octets_available) == (5, 0, 0)
+    buffer.receive_octets(5, b"", True)
+    assert buffer.final == 5
+
+
+def test_gaps_are_counted() -> None:
+    buffer = ReceiveBufferFace()
+    with pytest.raises(PeerError, match="gaps"):
+        for offset in range(1, 1 << 20, 2):
+            buffer.receive_octets(offset, b"x", False)
+    assert buffer.highest < 30_000
 
 
 def test_what_nobody_wants_takes_no_memory() -> None:

@@ -10,33 +10,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aioquic import tls
-from aioquic.buffer import Buffer, BufferReadError, BufferWriteError  # type: ignore[attr-defined] # re-exported silently
+from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported silently
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     END_STATES,
     SECRETS_LABELS,
     QuicConnection,
+    QuicConnectionError,
     QuicConnectionState,
     QuicReceiveContext,
 )
-from aioquic.quic.packet import (
-    QuicErrorCode,
-    QuicFrameType,
-    QuicPacketType,
-    pull_quic_header,
-    pull_quic_transport_parameters,
-)
-from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType, pull_quic_header
+from aioquic.quic.packet_builder import QuicPacketBuilder, QuicPacketBuilderStop
 from cryptography import x509
 
 from ..errors import PeerError
 from ..exporter import Exporter
 from .connection import ClosedBy, shorten
+from .handshaker_parameters import PeerParameters, encode_parameters, parse_parameters
 from .sending import SMALLEST_DATAGRAM
 
 logger = logging.getLogger(__name__)
@@ -49,8 +45,8 @@ KINDS = {
     QuicPacketType.VERSION_NEGOTIATION: "version",
     QuicPacketType.ONE_RTT: "one_rtt",
 }
-LONGEST_ACK_DELAY = 0.025
-KNOWN_PARAMETERS = frozenset((*range(0x11), 0x11, 0x20))
+MOST_TLS = 1 << 17
+"""Octets of a TLS message of which a part is yet to come; RFC 8446 allows 16 MiB. OpenSSL takes certificates of 100 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +61,8 @@ class Secret:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class PeerParameters:
-    """The peer's transport parameters (RFC 9000 §18.2), absent ones as their defaults. Times in s."""
-
-    initial_max_data: int = 0
-    initial_max_stream_data_bidi_local: int = 0
-    initial_max_stream_data_bidi_remote: int = 0
-    initial_max_stream_data_uni: int = 0
-    initial_max_streams_bidi: int = 0
-    initial_max_streams_uni: int = 0
-    ack_delay_exponent: int = 3
-    max_ack_delay: float = LONGEST_ACK_DELAY
-    active_connection_id_limit: int = 2
-    max_idle_timeout: float = 0.0
-    max_udp_payload_size: int = 65527
-    max_datagram_frame_size: int = 0
-    disable_active_migration: bool = False
-    stateless_reset_token: bytes | None = None
-    unknown: Mapping[int, bytes] = field(default_factory=dict)
-
-
 class Handshaker(QuicConnection):
-    """Arguments as ``Connection``'s. extra_parameters: transport parameters to send beside aioquic's, by ID."""
+    """Arguments as ``Connection``'s and aioquic's. extra_parameters: transport parameters to send beside aioquic's, by ID."""
 
     def __init__(
         self,
@@ -102,11 +77,15 @@ class Handshaker(QuicConnection):
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
         extra_parameters: Mapping[int, bytes] | None = None,
+        session_ticket_fetcher: tls.SessionTicketFetcher | None = None,
+        session_ticket_handler: tls.SessionTicketHandler | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
+            session_ticket_fetcher=session_ticket_fetcher,
+            session_ticket_handler=session_ticket_handler,
         )
         self._verify_peer = verify_peer
         self._groups = groups
@@ -115,9 +94,15 @@ class Handshaker(QuicConnection):
         self._secrets: list[Secret] = []
         self._crypto_to_send = b""
         self._detached = False
+        self._close_datagrams: list[tuple[bytes, Any]] = []
+        self._heard_since_close = 0
+        self._close_wanted = False
         self.exporter: Exporter | None = None
         self.closed_by: ClosedBy | None = None
         self.peer_parameters: PeerParameters | None = None
+        """A client that resumes a session has those of its ticket until the server's have come."""
+        self.local_parameters: PeerParameters | None = None
+        """Our own, as sent; from the first packet on."""
 
         own = self._host_cids[0]
         own.cid = self.host_cid = self._local_initial_source_connection_id = new_cid()
@@ -141,6 +126,11 @@ class Handshaker(QuicConnection):
         return self._handshake_complete
 
     @property
+    def is_confirmed(self) -> bool:
+        """RFC 9001 §4.1.2."""
+        return self._handshake_confirmed
+
+    @property
     def is_closing(self) -> bool:
         return self._close_event is not None or self._state in END_STATES
 
@@ -153,21 +143,31 @@ class Handshaker(QuicConnection):
         return self._close_event
 
     @property
+    def version(self) -> int | None:
+        """The QUIC version in use; it is the negotiated one from the first Handshake packet on."""
+        return int(self._version) if self._version is not None else None
+
+    @property
     def alpn(self) -> str:
-        return self.tls.alpn_negotiated or ""
+        return (self._has_begun and self.tls.alpn_negotiated) or ""
 
     @property
     def peer_certificate(self) -> x509.Certificate | None:
-        return self.tls._peer_certificate
+        return self.tls._peer_certificate if self._has_begun else None
 
     @property
     def early_data_accepted(self) -> bool:
-        return self.tls.early_data_accepted
+        return self._has_begun and self.tls.early_data_accepted
 
     @property
     def peer_cid(self) -> bytes:
         """What the peer is addressed by; it changes with a Retry and with the peer's first packet."""
         return self._peer_cid.cid
+
+    @property
+    def peer_reset_tokens(self) -> list[bytes]:
+        """Of the peer's connection ID that we use (RFC 9000 §10.3.1)."""
+        return [token for token in (self._peer_cid.stateless_reset_token,) if token]
 
     @property
     def active_route(self) -> Any:
@@ -178,6 +178,29 @@ class Handshaker(QuicConnection):
     def rtt(self) -> float | None:
         """Smoothed round-trip time, s; None before there is a sample."""
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
+
+    # The engine's share in the path, as long as the handshake is what validates it (RFC 9000 §8.1).
+
+    @property
+    def path_validated(self) -> bool:
+        return bool(self._network_paths) and self._network_paths[0].is_validated
+
+    def can_send(self, size: int) -> bool:
+        """Whether so many octets may go to the peer's address now."""
+        return bool(self._network_paths) and self._network_paths[0].can_send(size)
+
+    def note_sent(self, size: int) -> None:
+        """The engine has sent a datagram."""
+        self._network_paths[0].bytes_sent += size
+
+    def note_received(self, size: int) -> None:
+        """The engine has received a datagram that ``receive_datagram`` has not seen, from the peer's address."""
+        self._network_paths[0].bytes_received += size
+
+    def note_one_rtt_acked(self) -> None:
+        """A 1-RTT packet of a client has been acknowledged: its probes need no longer unblock the server
+        (RFC 9002 §6.2.2.1)."""
+        self._loss.peer_completed_address_validation = True
 
     def take_secrets(self) -> list[Secret]:
         """Those that have come up since the last call, in order."""
@@ -198,8 +221,13 @@ class Handshaker(QuicConnection):
             self.tls.handle_message(data, output)
         except tls.Alert as alert:
             raise PeerError(str(alert), QuicErrorCode.CRYPTO_ERROR + int(alert.description)) from None
-        except (BufferReadError, BufferWriteError):
+        except QuicConnectionError as error:
+            raise PeerError(error.reason_phrase, error.error_code) from None
+        except Exception:
+            logger.debug("aioquic failed on a TLS message", exc_info=True)
             raise PeerError("a TLS message that makes no sense", QuicErrorCode.PROTOCOL_VIOLATION) from None
+        if len(self.tls._receive_buffer) > MOST_TLS:
+            raise PeerError("a TLS message without end", QuicErrorCode.CRYPTO_BUFFER_EXCEEDED)
 
     def handshake_done_received(self) -> None:
         """On a client: the handshake is confirmed."""
@@ -233,11 +261,7 @@ class Handshaker(QuicConnection):
         if self._state is not QuicConnectionState.TERMINATED:
             if self._close_event is None:
                 self._close_event = events.ConnectionTerminated(QuicErrorCode.NO_ERROR, None, "")
-            if self._network_paths and hasattr(self, "_spaces"):
-                self._close_end()
-            else:
-                self._close_at = None
-                self._set_state(QuicConnectionState.TERMINATED)
+            self._close_end()
 
     # aioquic's public methods.
 
@@ -253,27 +277,43 @@ class Handshaker(QuicConnection):
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         """Only datagrams that begin with a long header, whole: what is coalesced behind counts for the size of Initials and
         for anti-amplification, and is otherwise passed over for want of keys."""
+        if self._detached:
+            return
+        if self._close_datagrams:
+            self._hear_while_closing(data, addr)
+            return
         try:
             super().receive_datagram(data, addr, now)
         except Exception:
-            # aioquic answers for what the RFCs name; whatever else a peer may cause is an end, too, and a quiet one.
-            logger.debug("aioquic failed on a datagram", exc_info=True)
-            self.close_by_engine(QuicErrorCode.INTERNAL_ERROR, "the handshake failed")
+            self._fail("a datagram")
+        if self._has_begun and len(self.tls._receive_buffer) > MOST_TLS:
+            self.close(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, QuicFrameType.CRYPTO, "a TLS message without end")
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        if not self._network_paths or self._state in END_STATES or not hasattr(self, "_cryptos"):
+        """Initial and Handshake packets only."""
+        if self._detached or self._state in END_STATES:
+            return self._close_again()
+        if not self._network_paths:
+            if self._close_pending:
+                self.discard()  # There is nobody to tell.
             return []
-        if self._close_pending and not self._network_paths[0].can_send(SMALLEST_DATAGRAM):
-            # RFC 9000 §8.1 holds for CONNECTION_CLOSE too, which aioquic does not count.
+        closing = self._close_pending
+        try:
+            if closing and not self.can_send(SMALLEST_DATAGRAM):
+                # RFC 9000 §8.1 holds for CONNECTION_CLOSE too, which aioquic does not count.
+                raise QuicPacketBuilderStop
+            datagrams = super().datagrams_to_send(now)
+        except Exception as error:
+            if not isinstance(error, QuicPacketBuilderStop):
+                self._fail("what it has to send")
+            if not closing:
+                return self.datagrams_to_send(now)
             self._close_pending = False
             self._close_begin(is_initiator=True, now=now)
             return []
-        try:
-            return super().datagrams_to_send(now)
-        except BufferWriteError:
-            # A certificate chain larger than aioquic's buffer.
-            self.close_by_engine(QuicErrorCode.INTERNAL_ERROR, "the handshake is too large")
-            return []
+        if closing:
+            self._close_datagrams = datagrams
+        return datagrams
 
     def get_timer(self) -> float | None:
         return None if self._close_at is None or self._detached else super().get_timer()
@@ -287,9 +327,45 @@ class Handshaker(QuicConnection):
                 self._close_at = now + self._idle_timeout()
                 return
             self.closed_by = ClosedBy.TIMEOUT
-        super().handle_timer(now)
+        try:
+            super().handle_timer(now)
+        except Exception:
+            self._fail("a timer")
         if self._close_event is not None and self.closed_by is None:
             self.closed_by = ClosedBy.NO_PATH
+
+    @property
+    def _has_begun(self) -> bool:
+        """There is a TLS context."""
+        return hasattr(self, "tls")
+
+    def _fail(self, what: str) -> None:
+        """aioquic answers for what the RFCs name; whatever else a peer may cause is an end, too, and a quiet one."""
+        logger.debug("aioquic failed on %s", what, exc_info=True)
+        self.close_by_engine(QuicErrorCode.INTERNAL_ERROR, "the handshake failed")
+        if not self._cryptos:
+            self.discard()  # Before there were keys to say so with.
+
+    def _hear_while_closing(self, data: bytes, addr: Any) -> None:
+        # RFC 9000 §10.2.1: the close is repeated to a peer that goes on sending, less and less often.
+        path = self._network_paths[0]
+        if addr != path.addr:
+            return
+        if not path.is_validated:
+            path.bytes_received += len(data)
+        self._heard_since_close += 1
+        if self._heard_since_close & (self._heard_since_close - 1) == 0:
+            self._close_wanted = True
+
+    def _close_again(self) -> list[tuple[bytes, Any]]:
+        if not self._close_wanted or self._state is not QuicConnectionState.CLOSING:
+            return []
+        self._close_wanted = False
+        size = sum(len(data) for data, _ in self._close_datagrams)
+        if not self.can_send(size):
+            return []
+        self.note_sent(size)
+        return list(self._close_datagrams)
 
     # Overridden: what happens inside.
 
@@ -347,38 +423,20 @@ class Handshaker(QuicConnection):
         self._remote_preferred_address = None
 
     def _serialize_transport_parameters(self) -> bytes:
-        data = super()._serialize_transport_parameters()
-        if self._extra_parameters:
-            buffer = Buffer(capacity=4096)
-            for identifier, value in self._extra_parameters.items():
-                buffer.push_uint_var(identifier)
-                buffer.push_uint_var(len(value))
-                buffer.push_bytes(value)
-            data += buffer.data
+        data = super()._serialize_transport_parameters() + encode_parameters(self._extra_parameters)
+        self.local_parameters = parse_parameters(data)
         return data
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
-        parsed = pull_quic_transport_parameters(Buffer(data=data))
-        if not parsed.max_idle_timeout:
+        try:
+            self.peer_parameters = parse_parameters(data)
+        except ValueError as error:
+            raise QuicConnectionError(
+                QuicErrorCode.TRANSPORT_PARAMETER_ERROR, QuicFrameType.CRYPTO, str(error)
+            ) from None
+        if not self.peer_parameters.max_idle_timeout:
             self._remote_max_idle_timeout = None  # RFC 9000 §10.1: 0 or absent is no limit.
-        self.peer_parameters = PeerParameters(
-            initial_max_data=parsed.initial_max_data or 0,
-            initial_max_stream_data_bidi_local=parsed.initial_max_stream_data_bidi_local or 0,
-            initial_max_stream_data_bidi_remote=parsed.initial_max_stream_data_bidi_remote or 0,
-            initial_max_stream_data_uni=parsed.initial_max_stream_data_uni or 0,
-            initial_max_streams_bidi=parsed.initial_max_streams_bidi or 0,
-            initial_max_streams_uni=parsed.initial_max_streams_uni or 0,
-            ack_delay_exponent=3 if parsed.ack_delay_exponent is None else parsed.ack_delay_exponent,
-            max_ack_delay=LONGEST_ACK_DELAY if parsed.max_ack_delay is None else parsed.max_ack_delay / 1000,
-            active_connection_id_limit=parsed.active_connection_id_limit or 2,
-            max_idle_timeout=(parsed.max_idle_timeout or 0) / 1000,
-            max_udp_payload_size=parsed.max_udp_payload_size or 65527,
-            max_datagram_frame_size=parsed.max_datagram_frame_size or 0,
-            disable_active_migration=bool(parsed.disable_active_migration),
-            stateless_reset_token=parsed.stateless_reset_token,
-            unknown=_unknown_parameters(data),
-        )
 
     def _handle_connection_close_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         super()._handle_connection_close_frame(context, frame_type, buf)
@@ -387,28 +445,15 @@ class Handshaker(QuicConnection):
             self.closed_by = ClosedBy.PEER_APPLICATION if application else ClosedBy.PEER_ENGINE
 
 
-def _unknown_parameters(data: bytes) -> dict[int, bytes]:
-    """Those that aioquic passes over."""
-    buffer, found = Buffer(data=data), {}
-    while not buffer.eof():
-        identifier = buffer.pull_uint_var()
-        value = buffer.pull_bytes(buffer.pull_uint_var())
-        if identifier not in KNOWN_PARAMETERS:
-            found[identifier] = value
-    return found
-
-
 def walk(data: bytes, cid_length: int) -> Iterator[tuple[str, int, int]]:
     """The packets of a datagram: kind (of ``KINDS``), start, end. Stops at what cannot be read."""
-    at = 0
-    while at < len(data):
-        buffer = Buffer(data=data[at:])
+    buffer, start = Buffer(data=data), 0
+    while start < len(data):
         try:
             header = pull_quic_header(buffer, host_cid_length=cid_length)
         except ValueError:
             return
-        end = at + header.packet_length
-        if header.packet_length <= 0 or end > len(data):
-            return
-        yield KINDS[header.packet_type], at, end
-        at = end
+        end = start + header.packet_length
+        yield KINDS[header.packet_type], start, end
+        buffer.seek(end)
+        start = end

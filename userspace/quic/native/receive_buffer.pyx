@@ -8,7 +8,11 @@ from ..errors import PeerError
 
 from .blocks cimport Blocks
 from .ranges cimport RangeSet
-from .wire cimport FINAL_SIZE_ERROR
+from .wire cimport FINAL_SIZE_ERROR, PROTOCOL_VIOLATION
+
+cdef enum:
+    MOST_GAPS = 10000
+    # Three times as many as lost packets can make in the largest window; more is an attack (RFC 9000 §21.7).
 
 cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
 
@@ -27,7 +31,7 @@ cdef class ReceiveBuffer:
             self.final = stop
         if stop > self.highest:
             self.highest = stop
-        if stop <= self.ready:
+        if stop <= self.ready or not size:
             return 0
         if offset < self.ready:
             data += self.ready - offset
@@ -38,6 +42,8 @@ cdef class ReceiveBuffer:
             return 0
         _fill(self, offset, data, stop)
         self.received.add(offset, stop)
+        if self.received.count > MOST_GAPS:
+            raise PeerError("too many gaps in a stream", PROTOCOL_VIOLATION)
         if self.received.items[0].start <= self.ready:
             self.ready = self.received.items[0].stop
             self.received.drop_first()
