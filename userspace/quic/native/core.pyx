@@ -232,6 +232,7 @@ cdef class Core(Owner):
 
     cdef int data_limit_raised(self, uint64_t limit) except -1:
         cdef list blocked
+        cdef Stream stream
         if limit <= self.peer_max_data:
             return 0
         self.peer_max_data = limit
@@ -239,6 +240,7 @@ cdef class Core(Owner):
         if self.credit_blocked:
             blocked, self.credit_blocked = self.credit_blocked, []
             for stream in blocked:
+                stream.waits_for_credit = False
                 self.activate(stream)
         return 0
 

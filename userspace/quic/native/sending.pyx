@@ -446,7 +446,9 @@ cdef uint8_t* _streams(Sending self, uint8_t* at, uint8_t* end, int priority) ex
         queue.drop()
         if stream.has_work(UNKNOWN >> 2):
             # The connection's limit holds it back.
-            self.credit_blocked.append(stream)
+            if not stream.waits_for_credit:
+                stream.waits_for_credit = True
+                self.credit_blocked.append(stream)
             if not self.data_blocked_told:
                 self.data_blocked_told = self.data_blocked_pending = True
         elif stream.out.end > stream.out.sent and not stream.blocked_told and end - at > 24:

@@ -79,6 +79,7 @@ cdef class Stream:
     cdef bint paused
     cdef uint64_t resume_below
     cdef uint64_t past_pause
+    cdef bint waits_for_credit  # stands in the connection's list of those that its limit holds back
     cdef bint blocked_told      # STREAM_DATA_BLOCKED was sent for the present limit
 
     # The peer's STOP_SENDING.
