@@ -73,7 +73,7 @@ class Client:
         dial = DialConfig(
             alpn=(ALPN_QT,) if bare else (ALPN_QUICSOCKS,),
             trust=Trust(server_name=link.host, pins=link.pins, ca_file=settings.ca_file),
-            limits=Limits(keepalive=KEEPALIVE, congestion=transport.congestion),
+            limits=Limits(keepalive=KEEPALIVE, congestion=transport.controller),
             crypto_profile=transport.crypto_profile,
             keylog=transport.keylog,
         )

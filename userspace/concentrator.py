@@ -108,7 +108,7 @@ class Concentrator:
             private_key=self._credentials.private_key,
             secret=self._secret.current,
             previous_secret=self._secret.previous,
-            limits=Limits(handshake_timeout=limits.handshake_timeout, congestion=transport.congestion),
+            limits=Limits(handshake_timeout=limits.handshake_timeout, congestion=transport.controller),
             crypto_profile=transport.crypto_profile,
             keylog=transport.keylog,
             max_half_open=limits.half_open,

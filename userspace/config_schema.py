@@ -119,7 +119,7 @@ COMMON_SETTINGS: tuple[Setting, ...] = (
         "congestion",
         C,
         Kind.CHOICE,
-        "congestion control of what is sent; bbr (native engine) keeps its speed on lossy links",
+        "congestion control of what is sent; auto: bbr on the native engine, cubic on aioquic",
         "transport.congestion",
         choices=CONTROLLERS,
     ),

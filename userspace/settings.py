@@ -19,7 +19,7 @@ DEFAULT_PORT = LINK_PORT
 DEFAULT_SOCKS_PORT = 1080
 """IANA's port for SOCKS, on which SOCKS5, SOCKS4a and HTTP are all served."""
 ENGINES = ("native", "aioquic")
-CONTROLLERS = ("cubic", "reno", "bbr")
+CONTROLLERS = ("auto", "bbr", "cubic", "reno")
 EVENT_LOOPS = ("uvloop", "asyncio")
 LOG_FORMATS = ("text", "json")
 ROUTES = ("tunnel", "direct", "block")
@@ -64,10 +64,18 @@ class TransportSettings:
     """
 
     engine: str = "native"
-    congestion: str = "cubic"
+    congestion: str = "auto"
     crypto_profile: str = "default"
     keylog: Path | None = None
     event_loop: str = "uvloop"
+
+    @property
+    def controller(self) -> str:
+        """The congestion controller meant. auto is what measured best (docs/performance.md): bbr, and cubic on aioquic,
+        which has no bbr."""
+        if self.congestion != "auto":
+            return self.congestion
+        return "bbr" if self.engine == "native" else "cubic"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ PEERS: tuple[Peer, ...] = (
     Direct(),
     Quicsocks(),
     Quicsocks(engine="aioquic"),
-    Quicsocks(congestion="bbr"),
+    Quicsocks(congestion="cubic"),
     BareAioquic(),
     Ssh(),
     BareHop(),

@@ -31,7 +31,7 @@ from quicsocks.userspace.quic.types import (
     SessionHandler,
     Trust,
 )
-from quicsocks.userspace.settings import ConcentratorSettings, Rule
+from quicsocks.userspace.settings import ConcentratorSettings, Rule, TransportSettings
 from quicsocks.userspace.state import StateFolder
 from quicsocks.userspace.tunnel.types import ALPN_QT, ALPN_QUICSOCKS
 from quicsocks.userspace.uplink import Uplink, UplinkConfig
@@ -142,7 +142,12 @@ class World:
         loop = asyncio.get_running_loop()
         server_state, client_state = StateFolder(folder / "server"), StateFolder(folder / "client")
         self.settings = ConcentratorSettings(
-            state_dir=folder / "server", runtime_dir=folder / "run", rules=rules, allow_qt=alpn == ALPN_QT, drain=5.0
+            state_dir=folder / "server",
+            runtime_dir=folder / "run",
+            rules=rules,
+            allow_qt=alpn == ALPN_QT,
+            drain=5.0,
+            transport=TransportSettings(congestion="cubic"),  # Every engine has it.
         )
         self.said = io.StringIO()
         self.events = Events(self.settings.output, self.said)

@@ -177,10 +177,10 @@ def test_a_piece_of_nothing_ahead_of_its_time_is_nothing() -> None:
 
 def test_gaps_are_counted() -> None:
     buffer = ReceiveBufferFace()
+    for offset in range(1, 20_000, 2):
+        buffer.receive_octets(offset, b"x", False)
     with pytest.raises(PeerError, match="gaps"):
-        for offset in range(1, 1 << 20, 2):
-            buffer.receive_octets(offset, b"x", False)
-    assert buffer.highest < 30_000
+        buffer.receive_octets(20_001, b"x", False)
 
 
 def test_what_nobody_wants_takes_no_memory() -> None:

@@ -26,7 +26,7 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType, pull_quic_header
-from aioquic.quic.packet_builder import QuicPacketBuilder, QuicPacketBuilderStop
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from cryptography import x509
 
 from ..errors import PeerError
@@ -118,7 +118,7 @@ class Handshaker(QuicConnection):
     @property
     def is_heard(self) -> bool:
         """Whether a packet of the peer's has been authenticated."""
-        return self._state is not QuicConnectionState.FIRSTFLIGHT
+        return self._peer_cid.sequence_number is not None
 
     @property
     def is_complete(self) -> bool:
@@ -297,23 +297,13 @@ class Handshaker(QuicConnection):
             if self._close_pending:
                 self.discard()  # There is nobody to tell.
             return []
-        closing = self._close_pending
+        if self._close_pending:
+            return self._send_close(now)
         try:
-            if closing and not self.can_send(SMALLEST_DATAGRAM):
-                # RFC 9000 §8.1 holds for CONNECTION_CLOSE too, which aioquic does not count.
-                raise QuicPacketBuilderStop
-            datagrams = super().datagrams_to_send(now)
-        except Exception as error:
-            if not isinstance(error, QuicPacketBuilderStop):
-                self._fail("what it has to send")
-            if not closing:
-                return self.datagrams_to_send(now)
-            self._close_pending = False
-            self._close_begin(is_initiator=True, now=now)
-            return []
-        if closing:
-            self._close_datagrams = datagrams
-        return datagrams
+            return super().datagrams_to_send(now)
+        except Exception:
+            self._fail("what it has to send")
+            return self._send_close(now)
 
     def get_timer(self) -> float | None:
         return None if self._close_at is None or self._detached else super().get_timer()
@@ -345,6 +335,19 @@ class Handshaker(QuicConnection):
         self.close_by_engine(QuicErrorCode.INTERNAL_ERROR, "the handshake failed")
         if not self._cryptos:
             self.discard()  # Before there were keys to say so with.
+
+    def _send_close(self, now: float) -> list[tuple[bytes, Any]]:
+        # RFC 9000 §8.1 holds for CONNECTION_CLOSE too, which aioquic does not count.
+        if self.can_send(SMALLEST_DATAGRAM):
+            try:
+                self._close_datagrams = super().datagrams_to_send(now)
+                return list(self._close_datagrams)
+            except Exception:
+                # The token of a Retry may leave no room for it.
+                logger.debug("aioquic failed on a close", exc_info=True)
+        self._close_pending = False
+        self._close_begin(is_initiator=True, now=now)
+        return []
 
     def _hear_while_closing(self, data: bytes, addr: Any) -> None:
         # RFC 9000 §10.2.1: the close is repeated to a peer that goes on sending, less and less often.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from aioquic.buffer import Buffer, size_uint_var
+from aioquic.buffer import Buffer, size_uint_var  # type: ignore[attr-defined] # re-exported silently
 from aioquic.quic.packet import QuicPreferredAddress, pull_quic_transport_parameters
 
 LONGEST_ACK_DELAY = 0.025
