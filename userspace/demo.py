@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-FILE_SIZE = 32 << 20
-"""Bytes fetched each time: a few seconds at the reference engine's speed."""
+FILE_SIZE = 128 << 20
+"""Bytes fetched each time: a fraction of a second, and a few seconds on the reference engine."""
 START_TIMEOUT = 20.0
 """Seconds for a process to say that it is ready."""
 FETCH_TIMEOUT = 120

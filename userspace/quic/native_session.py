@@ -284,6 +284,8 @@ class NativeSession(BaseSession):
             connection.write_crypto(tickets)
         if self._established:
             connection.receive_early(now)
+            if connection.any_acknowledged:
+                handshaker.note_one_rtt_acked()
         if self._ended is None and (event := handshaker.close_event) is not None:
             self._end(ended_of(event, handshaker.closed_by, self._established))
 

@@ -364,6 +364,11 @@ cdef class Connection(Sending):
         return self.state == TERMINATED
 
     @property
+    def any_acknowledged(self):
+        """Whether the peer has acknowledged a packet."""
+        return self.any_acked
+
+    @property
     def is_running(self):
         return self.state == RUNNING
 
