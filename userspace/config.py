@@ -175,7 +175,7 @@ def check_file(path: Path, environ: Mapping[str, str]) -> list[str]:
         return list(error.errors)
     resolver = Resolver(Options(environ={}), file)
     resolver.read_secrets = False
-    resolver.values((*COMMON_SETTINGS, EXIT_SETTING), [file.common])
+    _check_transport(resolver, resolver.values((*COMMON_SETTINGS, EXIT_SETTING), [file.common]))
     _check_concentrator(resolver, resolver.values(CONCENTRATOR_SETTINGS, [file.concentrator]), environ)
     for layers in [[layer, file.client] for layer in file.exits.values()] or [[file.client]]:
         _check_client(resolver, layers, environ)
@@ -203,6 +203,12 @@ def _check_client(resolver: Resolver, layers: Sequence[Layer], environ: Mapping[
         _refuse_open(resolver, values.get("listen", ()))
 
 
+def _check_transport(resolver: Resolver, values: Mapping[str, Any]) -> None:
+    if values.get("transport.engine") == "aioquic" and values.get("transport.congestion") == "bbr":
+        where = resolver.where("congestion")
+        resolver.errors.append(f"{where}: bbr needs the native engine; with aioquic use cubic or reno")
+
+
 def _check_concentrator(resolver: Resolver, values: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     if "certificate_file" in values and "key_file" not in values and "QUICSOCKS_KEY" not in environ:
         resolver.errors.append(_CERTIFICATE_WITHOUT_KEY)
@@ -218,6 +224,7 @@ def _common(resolver: Resolver, values: dict[str, Any]) -> CommonSettings:
     environ = resolver.options.environ
     state_dir = values.pop("state_dir", None) or resolver.attempt(lambda: default_state_dir(environ))
     runtime_dir = values.pop("runtime_dir", None) or resolver.attempt(lambda: default_runtime_dir(environ))
+    _check_transport(resolver, values)
     resolver.finish()
     return CommonSettings(
         state_dir=Path(os.path.abspath(state_dir)),

@@ -238,6 +238,10 @@ def test_check_finds_what_is_wrong_only_together(home: Home) -> None:
         "a certificate is given without its key; give the key with --key FILE",
         "4: public_name: 'a b' is not a host name",
     ]
+    assert lines("engine = 'aioquic'\ncongestion = 'bbr'\n") == [
+        "3: congestion: bbr needs the native engine; with aioquic use cubic or reno"
+    ]
+    assert lines("engine = 'aioquic'\n") == lines("congestion = 'bbr'\n") == []
     assert lines("[client]\nlisten = '0.0.0.x:1'\n[exit.a]\nlisten = '1099'\n") == [
         "3: listen: '0.0.0.x' is not an IP address; a name is not taken here"
     ]
