@@ -388,8 +388,10 @@ class Handshaker(QuicConnection):
         log = self._configuration.secrets_log_file
         if epoch is tls.Epoch.ONE_RTT and direction is own:
             if self._is_client and self._verify_peer is not None:
-                assert self.tls._peer_certificate is not None
-                self._verify_peer(self.tls._peer_certificate)
+                certificate = self.tls._peer_certificate
+                if certificate is None:
+                    raise tls.AlertBadCertificate("a resumed session shows no certificate to verify")
+                self._verify_peer(certificate)
             schedule = self.tls.key_schedule
             assert schedule is not None
             self.exporter = Exporter(schedule.derive_secret(b"exp master"), schedule.algorithm)
