@@ -10,7 +10,7 @@ aioquic is used unmodified, by subclassing. What it lacks for a tunnel, and what
  - it takes a max_idle_timeout of 0 for "at once" and forgets the peer's ack_delay_exponent and max_udp_payload_size.
 
 ``streams`` holds the halves of streams, ``sending`` what goes into packets, ``connection`` the rest; ``handshaker`` is
-what the native engine has of aioquic, a connection without application data. Read
+what the native engine has of aioquic, a connection without application data, with its parameters beside it. Read
 aioquic.quic.connection (exactly the release named below), RFC 9000 and RFC 9002 first. tests/quic/
 test_aioquic_internals.py has a test for each name that we lean on. Nothing in here may import asyncio, socket, time or
 random.
