@@ -22,10 +22,11 @@ from tests.interop.system import ABUSER_NETS, CLIENT_V4, DEVICE, EXIT_V4, ORIGIN
 pytestmark = [pytest.mark.netns, pytest.mark.programs]
 
 HALF_OPEN = 5000
-GROWTH = {False: 24 << 20, True: 160 << 20}
-"""Most that a concentrator may grow under a flood. From addresses that answer nothing: 64 handshakes of about 100 KiB,
+GROWTH = {False: 48 << 20, True: 160 << 20}
+"""Most that a concentrator may grow under a flood. From addresses that answer nothing: 64 handshakes of about 80 KiB,
 above which it asks for proof of the address and keeps nothing. From addresses that give that proof: 1,024 handshakes,
-its limit. Slack for the allocator in both; without limits 5,000 would take 500 MiB."""
+its limit. Slack in both for the allocator and for the buffers of the user's own transfers; without limits 5,000 would
+take 400 MiB."""
 LORIS = 300
 FILES = 64
 

@@ -348,6 +348,30 @@ def test_many_icmp_errors_do_not_deafen_the_socket(run: Runner) -> None:
     run(main())
 
 
+def test_an_icmp_error_that_no_call_reports_does_not_deafen_the_socket(run: Runner) -> None:
+    """As when a message amid a batch meets the error of the one before it: the call says how many it has sent, the error is
+    spent, and its record waits in the queue while datagrams arrive."""
+
+    async def main() -> None:
+        server = await serve()
+        bound = server.endpoint._sockets[0].socket  # type: ignore[attr-defined] # to play the kernel's part
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.bind(ANY)
+            gone = stranger.getsockname()
+        bound.sendto(b"nobody is there", gone)
+        assert bound.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"\0 and something to read", server.endpoint.local_addresses[0])
+            await until(lambda: server.endpoint.statistics().get("dropped_not_quic"))
+        client = await open_endpoint([ANY], engine=ENGINE)
+        session, _ = await connected(client, server)
+        session.close()
+        await client.close()
+        await server.endpoint.close()
+
+    run(main())
+
+
 def test_the_server_is_gone_and_comes_back(run: Runner) -> None:
     """As after kill -9: nothing is said, the port is closed, and another process takes it with the same secret."""
 

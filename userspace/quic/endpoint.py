@@ -137,7 +137,7 @@ class UdpEndpoint:
         opened.suspicious = False
         for remote, reason in opened.errors():
             self._hub.network_error(remote, reason, now)
-        # libuv stops watching a descriptor that has an error waiting, and tells no one.
+        # libuv stops watching a descriptor that has an error waiting, after one last call of the reader.
         self._loop.call_soon(self._watch_again, opened)
 
     def _watch_again(self, opened: UdpSocket) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 
@@ -51,6 +52,8 @@ class UdpSocket(udp_default.UdpSocket):
         self._segmentation = True
         self._failed: list[tuple[Address, str]] = []
         self._local_ips: dict[bytes, Address] = {}
+        self._watched = select.poll()
+        self._watched.register(self.socket, 0)  # POLLERR comes unasked.
         bound, ipv4 = self.socket, self.family == socket.AF_INET
         level = socket.IPPROTO_IP if ipv4 else socket.IPPROTO_IPV6
         # RFC 9000 §14: never fragmented. PROBE sets DF and ignores what ICMP says of the path: we probe for ourselves.
@@ -93,6 +96,8 @@ class UdpSocket(udp_default.UdpSocket):
             else:
                 # The last one may be shorter; behind it lies what an earlier call has left.
                 arrived.extend((bytes(view[at : min(at + segment, size)]), route) for at in range(0, size, segment))
+        if self._watched.poll(0):
+            self.suspicious = True  # The kernel has an error to report, even if no call has returned it.
         return arrived
 
     def _local_of(self, info: bytes) -> Address:

@@ -28,6 +28,7 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.recovery import QuicPacketRecovery
 
+from quicsocks.userspace.quic.aioquic_internals import handshaker
 from quicsocks.userspace.quic.aioquic_internals.handshaker import Handshaker
 from quicsocks.userspace.quic.aioquic_internals.handshaker_parameters import KNOWN, encode_parameters
 
@@ -185,6 +186,17 @@ def test_what_tls_says_is_pushed_before_it_is_forgotten() -> None:
     assert buffer.data == b"abc", "Buffer.data is no longer what has been written"
     buffer.seek(0)
     assert buffer.data == b""
+
+
+def test_what_a_failed_handshake_leaves_behind_does_not_reach_the_next() -> None:
+    for buffer in handshaker._BUFFERS.values():
+        buffer.push_bytes(b"left over")
+    path = join().run()
+    assert client_of(path).is_complete
+    for buffer in handshaker._BUFFERS.values():
+        buffer.push_bytes(b"left over")
+    assert server_of(join().run()).is_complete
+    assert server_of(path)._crypto_buffers is handshaker._BUFFERS, "each half-open handshake holds 48 KiB of buffers"
 
 
 def test_tickets_do_not_reach_aioquics_own_stream() -> None:

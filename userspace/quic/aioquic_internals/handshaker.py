@@ -48,6 +48,10 @@ KINDS = {
 MOST_TLS = 1 << 17
 """Octets of a TLS message of which a part is yet to come; RFC 8446 allows 16 MiB. OpenSSL takes certificates of 100 KiB."""
 
+_BUFFERS = {epoch: Buffer(capacity=16384) for epoch in (tls.Epoch.INITIAL, tls.Epoch.HANDSHAKE, tls.Epoch.ONE_RTT)}
+"""Where TLS writes, of aioquic's size. They are emptied before a call of ours returns, so that one set serves all
+handshakes; with its own, each would hold 48 KiB for as long as it is half-open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:
@@ -282,6 +286,7 @@ class Handshaker(QuicConnection):
         if self._close_datagrams:
             self._hear_while_closing(data, addr)
             return
+        _rewind()
         try:
             super().receive_datagram(data, addr, now)
         except Exception:
@@ -374,6 +379,8 @@ class Handshaker(QuicConnection):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
+        _rewind()
+        self._crypto_buffers = _BUFFERS
         self.tls._supported_groups = list(self._groups)
         self.tls._signature_algorithms = list(self._signature_algorithms)
 
@@ -448,6 +455,12 @@ class Handshaker(QuicConnection):
         if self.closed_by is None:
             application = frame_type == QuicFrameType.APPLICATION_CLOSE
             self.closed_by = ClosedBy.PEER_APPLICATION if application else ClosedBy.PEER_ENGINE
+
+
+def _rewind() -> None:
+    """Forget what a handshake that failed has left behind."""
+    for buffer in _BUFFERS.values():
+        buffer.seek(0)
 
 
 def walk(data: bytes, cid_length: int) -> Iterator[tuple[str, int, int]]:

@@ -76,6 +76,8 @@ cdef class Batched(Outlet):
                 otherwise((<const char*>datagram.data)[:datagram.size], route, now, datagram.ecn)
             if messages < 16:
                 break
+        # libuv stops watching a descriptor that has an error waiting, after one last call of the reader.
+        batch.look_for_errors()
         return any_arrived
 
     cdef object _route_of(self, Destination origin, int number):

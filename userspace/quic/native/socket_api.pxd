@@ -79,6 +79,14 @@ cdef extern from "sys/socket.h" nogil:
     int recvmmsg(int descriptor, mmsghdr* messages, unsigned int count, int flags, timespec* timeout)
     int sendmmsg(int descriptor, mmsghdr* messages, unsigned int count, int flags)
 
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int POLLERR
+    int poll(pollfd* descriptors, unsigned long count, int timeout)
+
 cdef extern from "netinet/udp.h" nogil:
     int SOL_UDP
     int UDP_GRO

@@ -55,6 +55,9 @@ cdef class ReceiveBatch:
     # How many messages have arrived, each of one or many datagrams. 0: none, or an error. Fewer than IN_MESSAGES: there
     # were no more. What was received before and not taken is forgotten.
     cpdef int receive(self) noexcept
+    # Become suspicious if the kernel has an error to report that no call has returned, or only its record is left: a
+    # call for many messages keeps it to itself when it has done some of them.
+    cdef void look_for_errors(self) noexcept
     # The next datagram; False when there is no other.
     cdef bint next(self, Datagram* datagram) noexcept
     # Raw, valid until the next receive().

@@ -23,8 +23,8 @@ from .socket_api cimport (
     AF_INET, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, IP_MTU_DISCOVER, IP_PKTINFO,
     IP_PMTUDISC_PROBE, IP_RECVERR, IP_RECVTOS, IP_TOS, IPPROTO_IP, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PKTINFO,
     IPV6_RECVERR, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS, MSG_CTRUNC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_TRUNC,
-    SOL_UDP, UDP_GRO, UDP_SEGMENT, cmsghdr, in6_pktinfo, in_pktinfo, iovec, mmsghdr, msghdr, recvmmsg, sendmmsg,
-    sockaddr_in, sockaddr_in6, sockaddr_storage,
+    POLLERR, SOL_UDP, UDP_GRO, UDP_SEGMENT, cmsghdr, in6_pktinfo, in_pktinfo, iovec, mmsghdr, msghdr, poll, pollfd,
+    recvmmsg, sendmmsg, sockaddr_in, sockaddr_in6, sockaddr_storage,
 )
 
 cdef enum:
@@ -125,6 +125,13 @@ cdef class ReceiveBatch:
                 # An error of an earlier datagram, or of the socket.
                 self.suspicious = self.suspicious or failure != EAGAIN
                 return 0
+
+    cdef void look_for_errors(self) noexcept:
+        cdef pollfd watched
+        watched.fd = self._descriptor
+        watched.events = watched.revents = 0
+        if poll(&watched, 1, 0) > 0 and watched.revents & POLLERR:
+            self.suspicious = True
 
     cdef bint next(self, Datagram* datagram) noexcept:
         while not self._any_left:
