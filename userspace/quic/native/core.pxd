@@ -1,8 +1,8 @@
 """The state of a connection's application-data packet space, which the files of the datapath share.
 
-One class in four layers, so that each file has one topic: ``core`` holds state, streams and flow control, ``recovery``
-acknowledgements and loss, ``receiving`` packets and frames that arrive, ``sending`` those that leave; ``connection`` is
-what the session sees.
+One class in five layers, so that each file has one topic: ``core`` holds state, streams and flow control, ``recovery``
+acknowledgements and loss, ``receiving`` packets and frames that arrive, ``control`` the frames that leave but for streams
+and DATAGRAMs, ``sending`` those and packets; ``connection`` is what the session sees.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t

@@ -2,14 +2,14 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from .control cimport Control
 from .path cimport Path
-from .receiving cimport Receiving
 
 cdef enum:
     ROOM = 65536        # octets that a datagram may take while it is made
 
 
-cdef class Sending(Receiving):
+cdef class Sending(Control):
     # Make the next datagram at out, which has ROOM octets. Its size, or 0 when nothing is to be sent now: then
     # `pacing_at` says whether that is for want of time. `departing` is where it goes.
     cdef Path departing

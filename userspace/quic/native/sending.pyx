@@ -8,23 +8,20 @@ streams of one priority take turns, a packet each.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from .control cimport put_path_frame
 from .core cimport BIDI, CLOSING, RUNNING, UNI
 from .crypto cimport TAG, next_packet_key
 from .path cimport MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, TRIAL_MARKS, TRYING, Path
-from .ranges cimport Range
 from .sent cimport SentPacket
-from .stream cimport OPEN, ReadyQueue, Stream
+from .stream cimport ReadyQueue, Stream
 from .wire cimport (
-    ACK, ACK_ECN, CRYPTO, DATA_BLOCKED, DATAGRAM, DATAGRAM_LENGTH, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA,
-    MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, RESET_STREAM,
-    RETIRE_CONNECTION_ID, STOP_SENDING, STREAM, STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET,
-    STREAMS_BLOCKED_BIDI, STREAMS_BLOCKED_UNI, number_octets, put_uint16, put_varint, varint_size,
+    ACK, DATAGRAM, DATAGRAM_LENGTH, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, RESET_STREAM, STREAM,
+    STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET, number_octets, put_uint16, put_varint,
+    varint_size,
 )
 
 cdef double NEVER = float("inf")
 cdef enum:
-    MOST_ACK_RANGES = 64
-    # Ranges reported: what is older has been reported 60 times and more.
     SILENT_PACKETS = 24
     # Packets without anything that elicits an ACK, after which a PING does: so that old ranges can be forgotten.
     SKIP_SPREAD = 1024
@@ -34,7 +31,7 @@ cdef enum:
 cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
 
 
-cdef class Sending(Receiving):
+cdef class Sending(Control):
     cdef Py_ssize_t build(self, uint8_t* out, double now) except -1:
         cdef Py_ssize_t size
         cdef uint64_t allowance, budget
@@ -203,11 +200,11 @@ cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send,
     cdef uint8_t* before
     cdef Py_ssize_t size
     if self.eliciting_unreported or self.ack_now:
-        at = _ack(self, at, end, now)
+        at = self.put_ack(at, end, now)
         acks = at != begin
     if may_send:
         before = at
-        at = _control(self, at, end, now, &expand)
+        at = self.put_control(at, end, now, &expand)
         at = _streams(self, at, end, 0)
         if self.datagrams_waiting:
             # Nothing slows a sender of datagrams down: with streams waiting, they begin every second packet only.
@@ -243,151 +240,6 @@ cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send,
     size = _seal(self, out, number_at, octets, at)
     _sent(self, packet, path, size, eliciting, eliciting, now)
     return size
-
-
-cdef uint8_t* _ack(Sending self, uint8_t* at, uint8_t* end, double now) except NULL:
-    cdef int index = self.received.count - 1
-    cdef int last, count
-    cdef Range* ranges = self.received.items
-    cdef uint64_t delay, smallest
-    cdef uint8_t* begin = at
-    cdef bint marked = (self.marks[1] | self.marks[2] | self.marks[3]) != 0
-    cdef Py_ssize_t room = end - at - 1 - 8 - 4 - 2 - 8 - (24 if marked else 0)
-    if index < 0 or room < 0:
-        return at
-    # What the peer knows that we have received needs no more words.
-    last = index
-    count = 0
-    while last > 0 and count < MOST_ACK_RANGES - 1 and ranges[last - 1].stop > self.report_floor and room >= 16:
-        last -= 1
-        count += 1
-        room -= 16
-    delay = <uint64_t>((now - self.largest_received_at) * 1e6) >> 3 if now > self.largest_received_at else 0
-    at[0] = ACK_ECN if marked else ACK
-    at = put_varint(at + 1, self.largest_received)
-    at = put_varint(at, min(delay, <uint64_t>0x3fffffff))
-    at = put_varint(at, <uint64_t>count)
-    at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
-    smallest = ranges[index].start
-    while index > last:
-        index -= 1
-        at = put_varint(at, smallest - ranges[index].stop - 1)
-        at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
-        smallest = ranges[index].start
-    if marked:
-        at = put_varint(at, self.marks[2])
-        at = put_varint(at, self.marks[1])
-        at = put_varint(at, self.marks[3])
-    if at > end:
-        return begin
-    self.sent.add_frame(ACK, self.largest_received, 0, 0, False)
-    return at
-
-
-cdef uint8_t* _control(Sending self, uint8_t* at, uint8_t* end, double now, bint* expand) except NULL:
-    cdef Path path = self.path
-    cdef int kind
-    cdef uint64_t sequence, room
-    cdef bytes cid, token
-    cdef Stream stream
-    cdef size_t size = 0
-    cdef uint64_t offset = 0
-    cdef bint fin = False
-    if self.handshake_done_wanted and at < end:
-        at[0] = HANDSHAKE_DONE
-        at += 1
-        self.handshake_done_wanted = False
-        self.sent.add_frame(HANDSHAKE_DONE, 0, 0, 0, False)
-    while path.response_count and end - at >= 9:
-        path.response_count -= 1
-        at = _path_frame(at, PATH_RESPONSE, path.responses[path.response_count])
-        expand[0] = True
-    if path.challenge_pending and end - at >= 9:
-        path.challenge_pending = False
-        at = _path_frame(at, PATH_CHALLENGE, path.challenge)
-        expand[0] = True
-    while self.own_cids_pending and end - at >= 3 + 16 + 20 + 16:
-        sequence = self.own_cids_pending.pop(0)
-        cid = self.own_cids[sequence]
-        token = self.reset_token(cid)
-        at[0] = NEW_CONNECTION_ID
-        at = put_varint(at + 1, sequence)
-        at = put_varint(at, 0)
-        at[0] = <uint8_t>len(cid)
-        memcpy(at + 1, <const char*>cid, len(cid))
-        at += 1 + len(cid)
-        memcpy(at, <const char*>token, 16)
-        at += 16
-        self.sent.add_frame(NEW_CONNECTION_ID, sequence, 0, 0, False)
-    while self.retire_pending and end - at >= 9:
-        sequence = self.retire_pending.pop(0)
-        at[0] = RETIRE_CONNECTION_ID
-        at = put_varint(at + 1, sequence)
-        self.sent.add_frame(RETIRE_CONNECTION_ID, sequence, 0, 0, False)
-    if self.max_data_pending and end - at >= 9:
-        self.max_data_pending = False
-        self.max_data_sent = self.max_data
-        at = _limit(self, at, MAX_DATA, self.max_data)
-    for kind in range(2):
-        if self.max_streams_pending[kind] and end - at >= 9:
-            self.max_streams_pending[kind] = False
-            self.max_streams_sent[kind] = self.max_streams[kind]
-            at = _limit(self, at, MAX_STREAMS_BIDI + kind, self.max_streams[kind])
-        if self.streams_blocked_pending[kind] and end - at >= 9:
-            self.streams_blocked_pending[kind] = False
-            at = _limit(self, at, STREAMS_BLOCKED_BIDI + kind, self.peer_max_streams[kind])
-    if self.data_blocked_pending and end - at >= 9:
-        self.data_blocked_pending = False
-        at = _limit(self, at, DATA_BLOCKED, self.peer_max_data)
-    while self.announcing and end - at >= 2 * 17:
-        stream = self.announcing.pop()
-        stream.announced = False
-        if stream.over:
-            continue
-        if stream.limit_pending:
-            stream.limit_pending = False
-            if stream.final == OPEN and not stream.stopped:
-                at[0] = MAX_STREAM_DATA
-                at = put_varint(at + 1, stream.number)
-                at = put_varint(at, stream.max_receive)
-                self.sent.add_frame(MAX_STREAM_DATA, stream.number, 0, 0, False)
-            elif stream.final == OPEN:
-                # Its data is dropped, but the peer needs credit until it has seen our STOP_SENDING.
-                at[0] = MAX_STREAM_DATA
-                at = put_varint(at + 1, stream.number)
-                at = put_varint(at, stream.max_receive)
-                self.sent.add_frame(MAX_STREAM_DATA, stream.number, 0, 0, False)
-        if stream.stop_pending:
-            stream.stop_pending = False
-            if stream.final == OPEN:
-                at[0] = STOP_SENDING
-                at = put_varint(at + 1, stream.number)
-                at = put_varint(at, stream.stop_code)
-                self.sent.add_frame(STOP_SENDING, stream.number, 0, 0, False)
-    while end - at > 24 and self.crypto_out.next(UNKNOWN, <size_t>(end - at) - 24, &offset, &size, &fin) and size:
-        at[0] = CRYPTO
-        at = put_varint(at + 1, offset)
-        at = put_varint(at, size)
-        self.crypto_out.blocks.read(offset, at, size)
-        at += size
-        self.crypto_out.on_sent(offset, size, False)
-        self.sent.add_frame(CRYPTO, 0, offset, <uint32_t>size, False)
-    return at
-
-
-cdef uint8_t* _path_frame(uint8_t* at, uint8_t kind, uint64_t data) noexcept:
-    cdef int i
-    at[0] = kind
-    for i in range(8):
-        at[1 + i] = <uint8_t>(data >> (56 - 8 * i) & 0xff)
-    return at + 9
-
-
-cdef uint8_t* _limit(Sending self, uint8_t* at, int kind, uint64_t value) except NULL:
-    at[0] = <uint8_t>kind
-    at = put_varint(at + 1, value)
-    self.sent.add_frame(<uint8_t>kind, value, 0, 0, False)
-    return at
 
 
 cdef uint8_t* _datagrams(Sending self, uint8_t* at, uint8_t* end, double now) except NULL:
@@ -529,10 +381,10 @@ cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
         end = out + min(<uint64_t>SMALLEST_DATAGRAM, path.allowance()) - TAG
         while path.response_count and end - at >= 9:
             path.response_count -= 1
-            at = _path_frame(at, PATH_RESPONSE, path.responses[path.response_count])
+            at = put_path_frame(at, PATH_RESPONSE, path.responses[path.response_count])
         if path.challenge_pending and end - at >= 9:
             path.challenge_pending = False
-            at = _path_frame(at, PATH_CHALLENGE, path.challenge)
+            at = put_path_frame(at, PATH_CHALLENGE, path.challenge)
         if end > at:
             memset(at, PADDING, <size_t>(end - at))
             at = end

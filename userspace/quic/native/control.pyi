@@ -1,0 +1,3 @@
+from .receiving import Receiving
+
+class Control(Receiving): ...

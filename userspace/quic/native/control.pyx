@@ -1,0 +1,158 @@
+"""Read RFC 9000 §13.2 and §19 and ``control.pxd`` first. A frame is written down for ``recovery`` as it is put in."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from .path cimport Path
+from .ranges cimport Range
+from .stream cimport OPEN, Stream
+from .wire cimport (
+    ACK, ACK_ECN, CRYPTO, DATA_BLOCKED, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI,
+    NEW_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE, RETIRE_CONNECTION_ID, STOP_SENDING, STREAMS_BLOCKED_BIDI,
+    put_varint,
+)
+
+cdef enum:
+    MOST_ACK_RANGES = 64
+    # Ranges reported: what is older has been reported 60 times and more.
+cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
+
+
+cdef class Control(Receiving):
+    cdef uint8_t* put_ack(self, uint8_t* at, uint8_t* end, double now) except NULL:
+        cdef int index = self.received.count - 1
+        cdef int last, count
+        cdef Range* ranges = self.received.items
+        cdef uint64_t delay, smallest
+        cdef uint8_t* begin = at
+        cdef bint marked = (self.marks[1] | self.marks[2] | self.marks[3]) != 0
+        cdef Py_ssize_t room = end - at - 1 - 8 - 4 - 2 - 8 - (24 if marked else 0)
+        if index < 0 or room < 0:
+            return at
+        # What the peer knows that we have received needs no more words.
+        last = index
+        count = 0
+        while last > 0 and count < MOST_ACK_RANGES - 1 and ranges[last - 1].stop > self.report_floor and room >= 16:
+            last -= 1
+            count += 1
+            room -= 16
+        delay = <uint64_t>((now - self.largest_received_at) * 1e6) >> 3 if now > self.largest_received_at else 0
+        at[0] = ACK_ECN if marked else ACK
+        at = put_varint(at + 1, self.largest_received)
+        at = put_varint(at, min(delay, <uint64_t>0x3fffffff))
+        at = put_varint(at, <uint64_t>count)
+        at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
+        smallest = ranges[index].start
+        while index > last:
+            index -= 1
+            at = put_varint(at, smallest - ranges[index].stop - 1)
+            at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
+            smallest = ranges[index].start
+        if marked:
+            at = put_varint(at, self.marks[2])
+            at = put_varint(at, self.marks[1])
+            at = put_varint(at, self.marks[3])
+        if at > end:
+            return begin
+        self.sent.add_frame(ACK, self.largest_received, 0, 0, False)
+        return at
+
+    cdef uint8_t* put_control(self, uint8_t* at, uint8_t* end, double now, bint* expand) except NULL:
+        cdef Path path = self.path
+        cdef int kind
+        cdef uint64_t sequence, room
+        cdef bytes cid, token
+        cdef Stream stream
+        cdef size_t size = 0
+        cdef uint64_t offset = 0
+        cdef bint fin = False
+        if self.handshake_done_wanted and at < end:
+            at[0] = HANDSHAKE_DONE
+            at += 1
+            self.handshake_done_wanted = False
+            self.sent.add_frame(HANDSHAKE_DONE, 0, 0, 0, False)
+        while path.response_count and end - at >= 9:
+            path.response_count -= 1
+            at = put_path_frame(at, PATH_RESPONSE, path.responses[path.response_count])
+            expand[0] = True
+        if path.challenge_pending and end - at >= 9:
+            path.challenge_pending = False
+            at = put_path_frame(at, PATH_CHALLENGE, path.challenge)
+            expand[0] = True
+        while self.own_cids_pending and end - at >= 3 + 16 + 20 + 16:
+            sequence = self.own_cids_pending.pop(0)
+            cid = self.own_cids[sequence]
+            token = self.reset_token(cid)
+            at[0] = NEW_CONNECTION_ID
+            at = put_varint(at + 1, sequence)
+            at = put_varint(at, 0)
+            at[0] = <uint8_t>len(cid)
+            memcpy(at + 1, <const char*>cid, len(cid))
+            at += 1 + len(cid)
+            memcpy(at, <const char*>token, 16)
+            at += 16
+            self.sent.add_frame(NEW_CONNECTION_ID, sequence, 0, 0, False)
+        while self.retire_pending and end - at >= 9:
+            sequence = self.retire_pending.pop(0)
+            at[0] = RETIRE_CONNECTION_ID
+            at = put_varint(at + 1, sequence)
+            self.sent.add_frame(RETIRE_CONNECTION_ID, sequence, 0, 0, False)
+        if self.max_data_pending and end - at >= 9:
+            self.max_data_pending = False
+            self.max_data_sent = self.max_data
+            at = _limit(self, at, MAX_DATA, self.max_data)
+        for kind in range(2):
+            if self.max_streams_pending[kind] and end - at >= 9:
+                self.max_streams_pending[kind] = False
+                self.max_streams_sent[kind] = self.max_streams[kind]
+                at = _limit(self, at, MAX_STREAMS_BIDI + kind, self.max_streams[kind])
+            if self.streams_blocked_pending[kind] and end - at >= 9:
+                self.streams_blocked_pending[kind] = False
+                at = _limit(self, at, STREAMS_BLOCKED_BIDI + kind, self.peer_max_streams[kind])
+        if self.data_blocked_pending and end - at >= 9:
+            self.data_blocked_pending = False
+            at = _limit(self, at, DATA_BLOCKED, self.peer_max_data)
+        while self.announcing and end - at >= 2 * 17:
+            stream = self.announcing.pop()
+            stream.announced = False
+            if stream.over:
+                continue
+            if stream.limit_pending:
+                stream.limit_pending = False
+                if stream.final == OPEN:
+                    # Of a stream that is stopped, too: the peer needs credit until it has seen our STOP_SENDING.
+                    at[0] = MAX_STREAM_DATA
+                    at = put_varint(at + 1, stream.number)
+                    at = put_varint(at, stream.max_receive)
+                    self.sent.add_frame(MAX_STREAM_DATA, stream.number, 0, 0, False)
+            if stream.stop_pending:
+                stream.stop_pending = False
+                if stream.final == OPEN:
+                    at[0] = STOP_SENDING
+                    at = put_varint(at + 1, stream.number)
+                    at = put_varint(at, stream.stop_code)
+                    self.sent.add_frame(STOP_SENDING, stream.number, 0, 0, False)
+        while end - at > 24 and self.crypto_out.next(UNKNOWN, <size_t>(end - at) - 24, &offset, &size, &fin) and size:
+            at[0] = CRYPTO
+            at = put_varint(at + 1, offset)
+            at = put_varint(at, size)
+            self.crypto_out.blocks.read(offset, at, size)
+            at += size
+            self.crypto_out.on_sent(offset, size, False)
+            self.sent.add_frame(CRYPTO, 0, offset, <uint32_t>size, False)
+        return at
+
+
+cdef uint8_t* put_path_frame(uint8_t* at, uint8_t kind, uint64_t data) noexcept:
+    cdef int i
+    at[0] = kind
+    for i in range(8):
+        at[1 + i] = <uint8_t>(data >> (56 - 8 * i) & 0xff)
+    return at + 9
+
+
+cdef uint8_t* _limit(Control self, uint8_t* at, int kind, uint64_t value) except NULL:
+    at[0] = <uint8_t>kind
+    at = put_varint(at + 1, value)
+    self.sent.add_frame(<uint8_t>kind, value, 0, 0, False)
+    return at
