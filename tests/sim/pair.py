@@ -12,10 +12,11 @@ import random
 from collections.abc import Callable
 
 from quicsocks.userspace.quic.hub import Hub
+from quicsocks.userspace.quic.native.outlet import MemoryOutlet
 from quicsocks.userspace.quic.session import Route
 from quicsocks.userspace.quic.types import Address, DialConfig, ListenConfig, Session, SessionHandler
 
-from .link import Conditions, Link
+from .link import NOT_ECT, Conditions, Link
 
 CLIENT: Address = ("192.0.2.1", 50000)
 SERVER: Address = ("198.51.100.1", 443)
@@ -37,6 +38,19 @@ class Host:
             engine=engine,
             server_id=7,
         )
+        if engine == "native":
+            # As over sockets: packets may carry ECN marks.
+            self.hub.outlet = MemoryOutlet()
+
+    def send(self, now: float) -> list[tuple[bytes, Route, int]]:
+        """What it has to send: datagrams, their routes, and their ECN codepoints."""
+        self.awake = False
+        datagrams = [(data, route, NOT_ECT) for data, route in self.hub.datagrams_to_send(now)]
+        outlet = self.hub.outlet
+        if outlet is not None:
+            assert isinstance(outlet, MemoryOutlet)
+            datagrams += outlet.take()
+        return datagrams
 
     def _wake(self) -> None:
         self.awake = True
@@ -67,7 +81,8 @@ class Pair:
         self.seen: list[tuple[str, bytes]] = []
         """Every datagram sent, as ("up" or "down", data), when ``record`` is set."""
         self.record = False
-        self._flying: list[tuple[float, int, str, bytes, Address]] = []
+        self._flying: list[tuple[float, int, str, bytes, Address, int]] = []
+        self._planned: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
     def listen(self, config: ListenConfig, accept: Callable[[Session], SessionHandler]) -> None:
@@ -75,6 +90,15 @@ class Pair:
 
     def dial(self, config: DialConfig, handler: SessionHandler) -> Session:
         return self.client.hub.dial(Route(CLIENT, SERVER), config, handler, self.now)
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        """Let action happen at that time, or with the next step when it has passed."""
+        self._count += 1
+        heapq.heappush(self._planned, (time, self._count, action))
+
+    def rebind(self, address: Address) -> None:
+        """The client's NAT gives it another port or address: what is under way to the old one is lost."""
+        self.nat = address
 
     def restart_server(self, seed: int) -> None:
         """The server dies without a word, and another begins in its place."""
@@ -91,18 +115,22 @@ class Pair:
         times = [at for at in (self.client.hub.get_timer(), self.server.hub.get_timer()) if at is not None]
         if self._flying:
             times.append(self._flying[0][0])
+        if self._planned:
+            times.append(self._planned[0][0])
         if not times or min(times) > latest:
             return False
         # A timer that is due already costs a microsecond, as it would anywhere: aioquic's may come a rounding error early.
         self.now = max(self.now + 1e-6, min(times))
         while self._flying and self._flying[0][0] <= self.now:
-            _, _, direction, data, address = heapq.heappop(self._flying)
+            _, _, direction, data, address, ecn = heapq.heappop(self._flying)
             if direction == "up":
-                self.server.hub.receive_datagram(data, Route(SERVER, address), self.now)
+                self.server.hub.receive_datagram(data, Route(SERVER, address), self.now, ecn)
             elif address == self.nat:
-                self.client.hub.receive_datagram(data, Route(CLIENT, SERVER), self.now)
+                self.client.hub.receive_datagram(data, Route(CLIENT, SERVER), self.now, ecn)
         for host in (self.client, self.server):
             host.hub.handle_timer(self.now)
+        while self._planned and self._planned[0][0] <= self.now:
+            heapq.heappop(self._planned)[2]()
         self._flush()
         return True
 
@@ -144,14 +172,13 @@ class Pair:
 
     def _send(self, host: Host, direction: str) -> bool:
         """Whether it had anything to send, or wants to be asked again."""
-        host.awake = False
         link = self.up if direction == "up" else self.down
-        datagrams = host.hub.datagrams_to_send(self.now)
-        for data, route in datagrams:
+        datagrams = host.send(self.now)
+        for data, route, ecn in datagrams:
             if self.record:
                 self.seen.append((direction, data))
             address = self.nat if direction == "up" else route.remote
-            for arrives, form in link.carry(data, self.now):
+            for arrives, form, marked in link.carry(data, self.now, ecn):
                 self._count += 1
-                heapq.heappush(self._flying, (arrives, self._count, direction, form, address))
+                heapq.heappush(self._flying, (arrives, self._count, direction, form, address, marked))
         return bool(datagrams) or host.awake

@@ -38,7 +38,7 @@ from .tls_profile import VERSIONS, KeyLogs, client_configuration, profile, serve
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
 
 if TYPE_CHECKING:
-    from .native.batched import Batched
+    from .native.outlet import Outlet
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Hub:
         self._timer_count = 0
         self._dirty: dict[_Entry, None] = {}
         self._blocked: dict[_Entry, None] = {}
-        self.outlet: Batched | None = None
+        self.outlet: Outlet | None = None
         """Where sessions put their packets that are not to become Python objects."""
         self._raw: list[tuple[bytes, Route]] = []
         self._flushing = False

@@ -25,7 +25,7 @@ from .session import BaseSession, Route, SessionOwner
 from .types import Limits, NetworkPath, PathChange, PathEvent, Priority, SessionStatistics, Stream
 
 if TYPE_CHECKING:
-    from .native.batched import Batched
+    from .native.outlet import Outlet
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class NativeSession(BaseSession):
         except Exception:
             self._fail("handling a datagram")
 
-    def join(self, outlet: Batched, cid: bytes) -> None:
+    def join(self, outlet: Outlet, cid: bytes) -> None:
         if self._detached:
             outlet.add_cid(cid, self.connection)
 
@@ -186,7 +186,7 @@ class NativeSession(BaseSession):
         connection.rest()
         if made < 0:
             self._owner.session_blocked(self)
-        elif made >= MOST_DATAGRAMS or (connection.has_events and self._ended is None):
+        elif made >= MOST_DATAGRAMS or (connection.has_events and self._established and self._ended is None):
             self.wake()
         return datagrams
 
@@ -207,7 +207,10 @@ class NativeSession(BaseSession):
         self.now = now
         try:
             if not self._detached:
+                theirs = self.handshaker.get_timer()
                 self.handshaker.handle_timer(now)
+                if theirs is not None and theirs <= now and self._established and not self.connection.confirmed:
+                    self.connection.probe_with_handshake()
                 if self._ended is None:
                     self._follow_handshake(now)
             self.connection.handle_timer(now)
@@ -225,7 +228,7 @@ class NativeSession(BaseSession):
                 self._end(Ended(End.HANDSHAKE_TIMED_OUT))
         elif self._keeps_alive and now >= self._keepalive_at():
             self._alive_at = now
-            self.connection.send_ping()
+            self.connection.send_probe()    # With a full congestion window, too: that is when it is needed.
 
     # What the base asks.
 

@@ -22,7 +22,7 @@ from .exporter import Exporter
 from .types import Address, Limits, NetworkPath, Priority, SessionHandler, SessionStatistics, Stream
 
 if TYPE_CHECKING:
-    from .native.batched import Batched
+    from .native.outlet import Outlet
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Route(NamedTuple):
 class SessionOwner(Protocol):
     """What a session tells whoever drives it. outlet: where to put packets that are not to become Python objects."""
 
-    outlet: Batched | None
+    outlet: Outlet | None
 
     def session_wakes(self, session: BaseSession) -> None:
         """``datagrams_to_send`` has something to do."""
@@ -179,7 +179,7 @@ class BaseSession(ABC):
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Route]]:
         """Also makes the callbacks that calls from above have put off."""
 
-    def join(self, outlet: Batched, cid: bytes) -> None:
+    def join(self, outlet: Outlet, cid: bytes) -> None:
         """An engine that can lets packets to that connection ID come to it straight from the sockets."""
         return
 

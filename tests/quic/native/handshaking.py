@@ -326,7 +326,7 @@ class Path:
             for datagram in end.send(self.now):
                 data = self.spoil(to_server, datagram) if self.spoil is not None else datagram
                 if data:
-                    for arrival, copy in self._links[to_server].carry(data, self.now):
+                    for arrival, copy, _ in self._links[to_server].carry(data, self.now):
                         self._count += 1
                         heapq.heappush(self._flying, (arrival, self._count, to_server, copy))
 

@@ -312,15 +312,15 @@ cdef class Connection(Sending):
     def has_events(self):
         return bool(self.events) or bool(self.touched_streams)
 
-    def send_ping(self):
-        """Anything that the peer will answer."""
-        self.ping_wanted = True
+    def send_probe(self):
+        """A PING, whatever the congestion window says, and by itself: it must not be as large as the path may not carry."""
+        self.lone_ping_wanted = True
         self.wake()
 
-    def send_probe(self):
-        """The same, whatever the congestion window says."""
-        self.ping_wanted = True
-        self.probes_wanted = max(self.probes_wanted, 1)
+    def probe_with_handshake(self):
+        """A probe timeout of the handshake's. There is none here before the handshake is confirmed (RFC 9002 §6.2.1), so
+        that packets of both spaces go out again together (§6.2.4)."""
+        self.send_oldest_again()
         self.wake()
 
     def update_keys(self):

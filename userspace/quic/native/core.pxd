@@ -156,6 +156,7 @@ cdef class Core(Owner):
     cdef SendBuffer crypto_out
     cdef ReceiveBuffer crypto_in
     cdef bint ping_wanted
+    cdef bint lone_ping_wanted          # in a packet of its own, whatever the congestion window says
     cdef bint handshake_done_wanted
     cdef object datagrams               # deque of (bytes, time)
     cdef int datagrams_waiting

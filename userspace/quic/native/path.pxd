@@ -7,7 +7,8 @@ from quicsocks.netstack.rtt cimport RttEstimator
 
 cdef enum:
     SMALLEST_DATAGRAM = 1200    # octets that every QUIC path carries (RFC 9000 §14)
-    SMALLEST_ALLOWANCE = 100    # octets that anti-amplification must leave for a packet to be of use
+    SMALLEST_ALLOWANCE = 50     # octets that anti-amplification must leave for a packet to be of use: a PATH_CHALLENGE
+                                # fits, and the smallest packet of the peer's, of 29, allows for one
     CHALLENGES = 8              # of the peer's that wait for an answer; older ones are dropped
 
 
@@ -60,7 +61,8 @@ cdef class Path:
     cdef uint32_t probe_size            # of the probe under way, 0: none
     cdef int probe_tries
     cdef double probe_at                # when the next probe may go
-    cdef int large_lost                 # packets of full size lost in a row, with none acknowledged
+    cdef int large_lost                 # packets above the smallest size lost in a row, with none as large acknowledged
+    cdef uint32_t large_smallest        # the smallest of them, octets
     cdef double large_lost_since
 
     cdef uint64_t allowance(self) noexcept          # octets that may be sent before it is validated
@@ -68,7 +70,8 @@ cdef class Path:
     cdef void probe_sent(self, uint32_t size) noexcept
     cdef bint probe_acked(self, uint32_t size, double now) noexcept     # whether mtu has changed
     cdef void probe_lost(self, uint32_t size, double now) noexcept
-    cdef bint large_packet_lost(self, double now, double patience) noexcept     # the same
+    cdef void large_packet_acked(self, uint32_t size) noexcept
+    cdef bint large_packet_lost(self, uint32_t size, double now, double patience) noexcept     # whether mtu has changed
     cdef bint black_hole(self, double now) noexcept         # whether mtu has changed
     cdef int answer(self, uint64_t challenge) noexcept
 

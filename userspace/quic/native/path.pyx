@@ -16,7 +16,7 @@ cdef enum:
     CLOSE_ENOUGH = 20
     # Octets: what is left of the search is not worth another round trip.
     LARGE_LOST = 6
-    # Packets of full size lost in a row, over some time, after which the path is believed to drop them (RFC 8899 §4.3).
+    # Large packets lost in a row, over some time, after which the path is believed to drop them (RFC 8899 §4.3).
 
 cdef double RAISE_AFTER = 600.0
 # Seconds until a size that did not pass is tried again (RFC 8899 §5.1.1).
@@ -84,9 +84,17 @@ cdef class Path:
             self.mtu_refused = size
             _rest_if_found(self, now)
 
-    cdef bint large_packet_lost(self, double now, double patience) noexcept:
+    cdef void large_packet_acked(self, uint32_t size) noexcept:
+        if size >= self.large_smallest:
+            self.large_lost = 0
+
+    cdef bint large_packet_lost(self, uint32_t size, double now, double patience) noexcept:
+        # Frames do not fill packets to the last octet: what counts is any size that not every path carries.
         if not self.large_lost:
             self.large_lost_since = now
+            self.large_smallest = size
+        elif size < self.large_smallest:
+            self.large_smallest = size
         self.large_lost += 1
         if self.large_lost >= LARGE_LOST and now - self.large_lost_since > patience:
             return self.black_hole(now)

@@ -116,6 +116,8 @@ cdef class Receiving(Recovery):
                 _validate(self, path, now)
         if not path.validated:
             path.received += size
+            if not path.challenged:
+                _validate(self, path, now)  # It was given up, and lives after all.
         return _frames(self, data + at + <size_t>octets, data + at + <size_t>octets + opened, path, number, newest, now)
 
     cdef int receive_frames(self, const uint8_t* at, const uint8_t* end, object route, double now) except -1:
@@ -217,8 +219,6 @@ cdef int _frames(
     if path is not self.path and newest and not probing:
         # RFC 9000 §9.3: the peer has moved. Its controller goes with it when only a NAT has changed its mind.
         self.use_path(path, now)
-        if not path.challenged and not path.validated:
-            _validate(self, path, now)
     return 0
 
 

@@ -23,6 +23,7 @@ cdef class Recovery(Core):
     ) except -1
     cdef double recovery_timer(self) noexcept
     cdef int on_recovery_timer(self, double now) except -1
+    cdef int send_oldest_again(self) except -1
     # Everything outstanding is lost, without a word to congestion control: Retry, or a new path.
     cdef int requeue_all(self) except -1
     cdef Path path_of(self, SentPacket* packet)

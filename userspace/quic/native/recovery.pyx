@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from ..errors import PeerError
 
 from .core cimport BIDI, UNI
-from .path cimport MARKING, NOT_MARKING, SMALLEST_ALLOWANCE, TRIAL_MARKS, TRYING, Path
+from .path cimport MARKING, NOT_MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, TRIAL_MARKS, TRYING, Path
 from .sent cimport ACKNOWLEDGED, LOST, NEVER_SENT, OUTSTANDING, SentFrame, SentPacket
 from .stream cimport OPEN, Stream
 from .wire cimport (
@@ -81,8 +81,8 @@ cdef class Recovery(Core):
                 path = self.path_of(packet)
                 if path is not None and path.probe_acked(packet.sample.size, now):
                     self.size_changed()
-            elif packet.sample.size == self.path.mtu:
-                self.path.large_lost = 0
+            elif packet.sample.size > SMALLEST_DATAGRAM and packet.path == self.path.id:
+                self.path.large_packet_acked(packet.sample.size)
             if number >= self.phase_began:
                 self.phase_acked = True
             _frames_acked(self, packet)
@@ -122,22 +122,25 @@ cdef class Recovery(Core):
         return self.last_eliciting_at + (timeout if timeout < LONGEST_PTO else LONGEST_PTO)
 
     cdef int on_recovery_timer(self, double now) except -1:
-        cdef uint64_t number
-        cdef int wanted = 2
-        cdef SentPacket* packet
         if self.loss_at != NEVER:
             self.path.controller.begin_update(self.path.in_flight, now)
             _detect_lost(self, now)
             self.path.controller.end_update(self.path.in_flight, now)
             self.sent.trim(now - self.pto())
             return 0
-        # A probe timeout (RFC 9002 §6.2): what is oldest goes out once more, with no judgement passed on it.
         self.counters.probe_timeouts += 1
         self.pto_count += 1
         self.last_eliciting_at = now
-        self.probes_wanted = 2
         if self.pto_count >= 3 and self.path.black_hole(now):
             self.size_changed()
+        return self.send_oldest_again()
+
+    cdef int send_oldest_again(self) except -1:
+        # RFC 9002 §6.2.4: what is oldest goes out once more, with no judgement passed on it.
+        cdef uint64_t number
+        cdef int wanted = 2
+        cdef SentPacket* packet
+        self.probes_wanted = 2
         for number in range(self.oldest, self.sent.next):
             packet = self.sent.get(number)
             if packet != NULL and packet.state == OUTSTANDING and packet.ack_eliciting:
@@ -231,7 +234,7 @@ cdef int _detect_lost(Recovery self, double now) except -1:
                 path.probe_lost(packet.sample.size, now)
         elif packet.in_flight and path is self.path and number >= path.controlled:
             path.controller.on_lost(&packet.sample, now)
-            if packet.sample.size == path.mtu and path.large_packet_lost(now, duration):
+            if packet.sample.size > SMALLEST_DATAGRAM and path.large_packet_lost(packet.sample.size, now, duration):
                 self.size_changed()
             if packet.ack_eliciting and path.rtt.sampled:
                 last_lost = packet.sample.sent_at

@@ -59,6 +59,8 @@ cdef class Sending(Control):
             size = _mtu_probe(self, out, now)
             if size:
                 return size
+        if self.lone_ping_wanted:
+            return _packet(self, out, min(allowance, <uint64_t>active.mtu), False, now)
         if self.probes_wanted:
             may_send = True
         elif not self.has_work():
@@ -223,6 +225,11 @@ cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send,
                 eliciting = True
         if eliciting and self.probes_wanted:
             self.probes_wanted -= 1
+    elif self.lone_ping_wanted:
+        self.lone_ping_wanted = False
+        at[0] = PING
+        at += 1
+        eliciting = True
     elif acks and self.silent_packets >= SILENT_PACKETS and at < end and path.in_flight < path.controller.window:
         at[0] = PING
         at += 1
