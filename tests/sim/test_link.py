@@ -60,7 +60,9 @@ def test_mtu_and_blackouts() -> None:
 
 def test_the_mtu_changes_when_it_is_said_to() -> None:
     link = Link(Conditions(mtu=1500, mtu_changes=((1.0, 1300), (2.0, 1400))), 1)
-    passes = [len(link.carry(bytes(size), at)) for at in (0.0, 1.0, 1.9, 2.0) for size in (1300, 1301, 1400, 1401, 1500)]
+    passes = [
+        len(link.carry(bytes(size), at)) for at in (0.0, 1.0, 1.9, 2.0) for size in (1300, 1301, 1400, 1401, 1500)
+    ]
     assert passes == [1, 1, 1, 1, 1] + [1, 0, 0, 0, 0] * 2 + [1, 1, 1, 0, 0]
 
 

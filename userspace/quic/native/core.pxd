@@ -90,6 +90,7 @@ cdef class Core(Owner):
     cdef double last_eliciting_at
     cdef double loss_at
     cdef uint32_t pto_count
+    cdef bint heard_since_pto           # an authentic packet has come since the last probe timeout
     cdef int probes_wanted              # packets that go whatever the congestion window says
     cdef uint32_t packet_threshold
     cdef double peer_max_ack_delay

@@ -102,6 +102,7 @@ cdef class Receiving(Recovery):
         self.any_received = True
         self.marks[ecn & 3] += 1
         self.heard_at = self.idle_from = now
+        self.heard_since_pto = True
         self.eliciting_since_heard = False
 
         path = self.path

@@ -118,7 +118,11 @@ cdef class Recovery(Core):
             return self.loss_at
         if not self.sent.outstanding_eliciting or not self.confirmed or self.path.allowance() < SMALLEST_ALLOWANCE:
             return NEVER
-        timeout = self.pto() * <double>(<uint64_t>1 << min(self.pto_count, <uint32_t>MOST_BACKOFF))
+        # Probes that go unanswered go out less and less often (RFC 9002 §6.2.1). But when the peer is heard meanwhile, the
+        # path is not as dead as that: after an outage it must not take as long again until we notice.
+        timeout = self.pto()
+        if self.pto_count and not self.heard_since_pto:
+            timeout *= <double>(<uint64_t>1 << min(self.pto_count, <uint32_t>MOST_BACKOFF))
         return self.last_eliciting_at + (timeout if timeout < LONGEST_PTO else LONGEST_PTO)
 
     cdef int on_recovery_timer(self, double now) except -1:
@@ -130,6 +134,7 @@ cdef class Recovery(Core):
             return 0
         self.counters.probe_timeouts += 1
         self.pto_count += 1
+        self.heard_since_pto = False
         self.last_eliciting_at = now
         if self.pto_count >= 3 and self.path.black_hole(now):
             self.size_changed()
