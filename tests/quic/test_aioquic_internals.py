@@ -42,6 +42,7 @@ OVERRIDDEN = {
     "_write_stream_limits": "a stream's window grows on receipt: backpressure is lost",
 }
 OVERRIDDEN_BY_HANDSHAKER = {
+    "_handle_ack_frame": "packets that were never sent can be acknowledged",
     "_handle_connection_close_frame": "who closed the connection is unknown, and End is wrong",
     "_initialize": "crypto profiles no longer limit groups and signatures",
     "_parse_transport_parameters": "the engine does not know what the peer allows",
@@ -102,7 +103,7 @@ CONNECTION_ATTRIBUTES = {
     "_loss": "RTT, congestion window and pacing",
     "_max_datagram_size": "the size of datagrams",
     "_network_paths": "where the peer is",
-    "_packet_number": "probes for larger datagrams",
+    "_packet_number": "probes for larger datagrams, and which packets were sent",
     "_pacing_at": "the pacing timer",
     "_peer_cid": "the peer's reset token",
     "_ping_pending": "keepalive",

@@ -450,6 +450,16 @@ class Handshaker(QuicConnection):
         if not self.peer_parameters.max_idle_timeout:
             self._remote_max_idle_timeout = None  # RFC 9000 §10.1: 0 or absent is no limit.
 
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        # RFC 9000 §13.1, which aioquic passes over: its packets of all spaces are numbered in one row.
+        begin = buf.tell()
+        if buf.pull_uint_var() >= self._packet_number:
+            raise QuicConnectionError(
+                QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "a packet was acknowledged that was never sent"
+            )
+        buf.seek(begin)
+        super()._handle_ack_frame(context, frame_type, buf)
+
     def _handle_connection_close_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         super()._handle_connection_close_frame(context, frame_type, buf)
         if self.closed_by is None:
