@@ -7,6 +7,7 @@ test. ``parse`` and the frame makers know RFC 9000 §19 by themselves, so that t
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,6 +143,7 @@ class Sealer:
         self.former_opener = self.opener
         self.masks = header_key(suite, sends, version), header_key(suite, reads, version)
         self.phase = 0
+        self.expected = 0
 
     def update(self) -> None:
         """Begin the next key phase."""
@@ -161,19 +163,25 @@ class Sealer:
         return bytes(packet)
 
     def open(self, packet: bytes, cid: int = CID) -> tuple[int, bytes]:
-        """The packet number as it stands there, and the payload. cid: octets."""
+        """The packet number (RFC 9000 §A.3) and the payload. cid: octets."""
         head, at = bytearray(packet), 1 + cid
         mask = self.masks[1].mask_of(packet[at + 4 : at + 20])
         head[0] ^= mask[0] & 0x1F
         octets = (head[0] & 3) + 1
         for i in range(octets):
             head[at + i] ^= mask[1 + i]
+        window = 1 << (8 * octets)
         number = int.from_bytes(head[at : at + octets], "big")
+        number = min((number + turn * window for turn in range(self.expected // window + 2)), key=self._distance)
         for key in (self.opener, self.former_opener):
             payload = key.unprotected(bytes(head[: at + octets]), packet[at + octets :], number)
             if payload is not None:
+                self.expected = max(self.expected, number + 1)
                 return number, payload
         raise AssertionError("a packet that does not open")
+
+    def _distance(self, number: int) -> int:
+        return abs(number - self.expected)
 
 
 PARAMETERS = PeerParameters(
@@ -191,7 +199,8 @@ PARAMETERS = PeerParameters(
 
 @dataclass
 class Forger:
-    """role: the victim's. received: frames that have come back, in order. code: of the CONNECTION_CLOSE among them."""
+    """role: the victim's. received: frames that have come back, in order. numbers: of the packets that brought them. sent_back,
+    sent_to: octets. code: of the CONNECTION_CLOSE among the frames. opened, logs: streams, by the victim's own account."""
 
     role: str = "server"
     limits: Limits = field(default_factory=Limits)
@@ -208,6 +217,7 @@ class Forger:
         self.received: list[Parsed] = []
         self.numbers: list[int] = []
         self.sent_back = 0
+        self.sent_to: Counter[Route] = Counter()
         self.code: int | None = None
         self.reason = ""
         self.events: list[tuple[Any, ...]] = []
@@ -275,8 +285,9 @@ class Forger:
             except PeerError as error:
                 self._refuse(error)
                 continue
-            for packet, _ in datagrams:
+            for packet, route in datagrams:
                 self.sent_back += len(packet)
+                self.sent_to[route] += len(packet)
                 number, payload = self.sealer.open(packet)
                 self.numbers.append(number)
                 frames = parse(payload)

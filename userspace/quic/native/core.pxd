@@ -17,6 +17,8 @@ from .stream cimport Owner, ReadyQueue, Stream
 
 cdef enum:
     PRIORITIES = 4
+    LEFT_OUT = 8
+    # Packet numbers left out that are remembered: those of two windows of a few thousand packets.
     BIDI = 0
     UNI = 1
 
@@ -96,6 +98,8 @@ cdef class Core(Owner):
     cdef double peer_max_ack_delay
     cdef int peer_ack_exponent
     cdef uint64_t skip_at               # the next packet number to be left out
+    cdef uint64_t left_out[LEFT_OUT]    # the last that were (RFC 9000 §21.4), a ring; none is 0
+    cdef uint32_t left_out_count
     cdef uint32_t silent_packets        # without anything that elicits an ACK, in a row
     cdef uint64_t peer_ect0             # packets that the peer has reported to have come with ECT(0)
     cdef uint64_t peer_marks            # and with CE

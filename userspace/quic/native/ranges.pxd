@@ -17,6 +17,7 @@ cdef class RangeSet:
     cdef int subtract(self, uint64_t start, uint64_t stop) except -1
     cdef bint contains(self, uint64_t value) noexcept
     cdef bint covers(self, uint64_t start, uint64_t stop) noexcept       # all of it
+    cdef int first_reaching(self, uint64_t value) noexcept  # index of the first that does not end before value
     cdef void drop_first(self) noexcept        # forget the lowest range
     cdef void drop_below(self, uint64_t value) noexcept     # forget all that is below value
     cdef void clear(self) noexcept

@@ -74,6 +74,9 @@ cdef class RangeSet:
         index = _first_reaching(self, start + 1)
         return index < self.count and self.items[index].start <= start and self.items[index].stop >= stop
 
+    cdef int first_reaching(self, uint64_t value) noexcept:
+        return _first_reaching(self, value)
+
     cdef void drop_first(self) noexcept:
         if self.count:
             _remove(self, 0, 1)

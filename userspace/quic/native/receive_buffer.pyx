@@ -94,7 +94,7 @@ cdef int _fill(ReceiveBuffer self, uint64_t offset, const uint8_t* data, uint64_
     # Only the gaps: octets that came before stay as they are (RFC 9000 §2.2).
     cdef int index
     cdef uint64_t end
-    for index in range(self.received.count):
+    for index in range(self.received.first_reaching(offset), self.received.count):
         if self.received.items[index].stop <= offset:
             continue
         if self.received.items[index].start >= stop:

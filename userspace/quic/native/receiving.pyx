@@ -32,6 +32,9 @@ cdef enum:
     # Octets of CRYPTO data that may wait for those before them: tickets, several.
     PEER_CIDS = 8
     # The active_connection_id_limit that we announce: aioquic's.
+    MOST_WAITING = 131072
+    # Ranges of octets that wait for those before them, in all streams: 2 MiB, and twice as many as there are packets in
+    # the largest window. Every second octet alone would otherwise cost eight times what the window allows for.
     MOST_PATHS = 4
     # Paths remembered: the one in use, and those that are being validated.
 cdef uint64_t LARGEST_OFFSET = (<uint64_t>1 << 62) - 1
@@ -134,6 +137,9 @@ cdef int _keys_updated(Receiving self, uint64_t number, double now) except -1:
     # The peer has begun the next key phase (RFC 9001 §6.2, §6.3): follow, in both directions.
     if self.any_received and number < self.phase_received:
         raise PeerError("an old packet under new keys", KEY_UPDATE_ERROR)
+    if self.counters.key_updates and self.sent.next == self.phase_began:
+        # It cannot have waited for an acknowledgement under the present keys, and each update takes time.
+        raise PeerError("keys were updated again before we have used them", KEY_UPDATE_ERROR)
     self.former_receive_key = self.receive_key
     self.receive_key = self.next_receive_key
     self.next_receive_key = next_packet_key(self.receive_key, self.version)
@@ -270,6 +276,7 @@ cdef const uint8_t* _ack(Receiving self, const uint8_t* at, const uint8_t* end, 
 
 cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8_t* end, int kind) except? NULL:
     cdef uint64_t number = 0, offset = 0, size, before, arrived
+    cdef int waiting
     cdef Stream stream
     at = get_varint(at, end, &number)
     if at != NULL and kind & STREAM_OFFSET:
@@ -292,7 +299,11 @@ cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8
     if offset + size > before and self.data_received + (offset + size - before) > self.max_data:
         raise PeerError("more data than allowed", FLOW_CONTROL_ERROR)
     arrived = stream.into.ready
+    waiting = stream.into.received.count
     stream.into.receive(offset, at, size, kind & STREAM_FIN != 0)
+    self.ranges_waiting += stream.into.received.count - waiting
+    if self.ranges_waiting > MOST_WAITING:
+        raise PeerError("too many gaps in the streams", PROTOCOL_VIOLATION)
     self.data_received += stream.into.highest - before
     if stream.released:
         self.stream_bytes_received += stream.into.highest - before

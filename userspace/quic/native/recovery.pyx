@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from ..errors import PeerError
 
-from .core cimport BIDI, UNI
+from .core cimport BIDI, LEFT_OUT, UNI
 from .path cimport MARKING, NOT_MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, TRIAL_MARKS, TRYING, Path
 from .sent cimport ACKNOWLEDGED, LOST, NEVER_SENT, OUTSTANDING, SentFrame, SentPacket
 from .stream cimport OPEN, Stream
@@ -48,6 +48,11 @@ cdef class Recovery(Core):
         cdef uint64_t number
         cdef SentPacket* packet
         cdef Path path
+        cdef int i
+        # Those who acknowledge in order, and ahead, must not get past a number once it is forgotten here.
+        for i in range(LEFT_OUT):
+            if self.left_out[i] and low <= self.left_out[i] <= high:
+                raise PeerError("a packet number was acknowledged that was left out", PROTOCOL_VIOLATION)
         if high < self.sent.first:
             return False
         if low < self.sent.first:

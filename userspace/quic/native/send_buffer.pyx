@@ -81,7 +81,7 @@ cdef class SendBuffer:
         if offset >= stop:
             return 0
         self.lost.add(offset, stop)
-        for index in range(self.acked.count):
+        for index in range(self.acked.first_reaching(offset), self.acked.count):
             if self.acked.items[index].start >= stop:
                 break
             self.lost.subtract(self.acked.items[index].start, self.acked.items[index].stop)

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .control cimport put_path_frame
-from .core cimport BIDI, CLOSING, RUNNING, UNI
+from .core cimport BIDI, CLOSING, LEFT_OUT, RUNNING, UNI
 from .crypto cimport TAG, next_packet_key
 from .path cimport MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, TRIAL_MARKS, TRYING, Path
 from .sent cimport SentPacket
@@ -167,6 +167,8 @@ cdef int _sent(
     self.counters.packets_sent += 1
     self.counters.bytes_sent += <uint64_t>size
     if self.sent.next >= self.skip_at:
+        self.left_out[self.left_out_count % LEFT_OUT] = self.sent.next
+        self.left_out_count += 1
         self.sent.skip()
         self.skip_at = self.sent.next + 64 + self.chance() % SKIP_SPREAD
     return 0

@@ -1,6 +1,6 @@
 """One stream of the native engine: both halves, and what the handler sees of them."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from .receive_buffer cimport ReceiveBuffer
 from .send_buffer cimport SendBuffer
@@ -16,6 +16,7 @@ cdef class Owner:
     cdef readonly object limits
     cdef readonly object ended      # types of errors.Ended, None while the session lives
     cdef double now                 # s, of the last call that told the time
+    cdef int64_t ranges_waiting     # of octets that wait for those before them, in all streams
 
     cdef int activate(self, Stream stream) except -1        # it may have something to send
     cdef int touch(self, Stream stream) except -1           # it has something to tell its handler

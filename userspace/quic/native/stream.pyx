@@ -470,6 +470,7 @@ cdef int _release(Stream self) except -1:
     # in full, since the peer has taken credit for it (RFC 9000 §4.5).
     cdef uint64_t owed
     self.released = True
+    self._owner.ranges_waiting -= self.into.received.count
     self.into.clear()
     owed = self.into.highest - self.credited
     self.delivered = self.credited = self.into.highest
