@@ -1,4 +1,4 @@
-"""Thousands of seeded runs of the whole transport. QUICSOCKS_SEEDS=FIRST-LAST plays others; ``seeds`` runs one again."""
+"""Thousands of seeded runs of the whole transport. QUICSOCKS_TEST_SEEDS=FIRST-LAST plays others; ``seeds`` runs one again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .run import Failed, Run
 from .scenario import BEGINS, Direction, Flow, Scenario, draw
 from .seeds import play
 
-FIRST, LAST = (int(number) for number in os.environ.get("QUICSOCKS_SEEDS", "0-3999").split("-"))
+FIRST, LAST = (int(number) for number in os.environ.get("QUICSOCKS_TEST_SEEDS", "0-3999").split("-"))
 AT_ONCE = 250
 MIXED = 100
 
