@@ -266,6 +266,7 @@ SANS_IO_ROOMS: dict[str, frozenset[str]] = {
         "userspace/quic/udp.py",
         "userspace/quic/udp_default.py",
         "userspace/quic/udp_linux.py",
+        "userspace/quic/workers.py",
     ]),
 }  # fmt: skip
 """In these rooms every file is sans-IO but those listed: the adapters, and interfaces that name a socket's type."""

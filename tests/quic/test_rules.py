@@ -11,7 +11,15 @@ import quicsocks.userspace.quic.types
 from tests.syntax import parse
 
 ROOM = Path(quicsocks.userspace.quic.types.__file__).parent
-ADAPTERS = {"batched_endpoint.py", "endpoint.py", "factory.py", "udp.py", "udp_linux.py", "udp_default.py"}
+ADAPTERS = {
+    "batched_endpoint.py",
+    "endpoint.py",
+    "factory.py",
+    "udp.py",
+    "udp_linux.py",
+    "udp_default.py",
+    "workers.py",
+}
 CONFIGURATION = {"tls_profile.py"}
 """Reads certificates and opens key logs, when asked by the user and not by a packet."""
 FORBIDDEN = {"asyncio", "os", "random", "select", "selectors", "socket", "ssl", "threading", "time", "uvloop"}

@@ -7,7 +7,6 @@ do. Read ``endpoint`` and ``native/batched.pxd`` first.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -19,15 +18,22 @@ from .session import Route
 from .types import Address
 from .udp import BUFFER
 from .udp_default import UdpSocket
-
-logger = logging.getLogger(__name__)
+from .workers import Share
 
 
 class BatchedEndpoint(UdpEndpoint):
     """Implements ``types.Endpoint``. Raises LocalError when a local address cannot be had."""
 
-    def __init__(self, local: Sequence[Address], *, engine: str = "native", server_id: int = 0) -> None:
-        super().__init__(local, engine=engine, server_id=server_id)
+    def __init__(
+        self,
+        local: Sequence[Address],
+        *,
+        engine: str = "native",
+        server_id: int = 0,
+        workers: int = 0,
+        share: Share | None = None,
+    ) -> None:
+        super().__init__(local, engine=engine, server_id=server_id, workers=workers, share=share)
         self.batched = Batched(Route, int.from_bytes(os.urandom(8), "big"))
         self._full: set[int] = set()
         for opened in self._sockets:
@@ -45,17 +51,10 @@ class BatchedEndpoint(UdpEndpoint):
     def _on_readable(self, opened: UdpSocket) -> None:
         # One time for the batch: nearer to the arrival of its datagrams than one taken after the work on the others.
         now = time.monotonic()
-        arrived = self.batched.receive(opened.number, now, self._receive_otherwise)
+        arrived = self.batched.receive(opened.number, now, self._receive)
         if self.batched.take_suspicious(opened.number) or not arrived:
             self._handle_errors(opened, now)
         self._flush()
-
-    def _receive_otherwise(self, data: bytes, route: Route, now: float, ecn: int) -> None:
-        try:
-            self._hub.receive_datagram(data, route, now, ecn)
-        except Exception:
-            # Sessions answer for themselves; this is a mistake of the hub's, and must not cost the others theirs.
-            logger.exception("internal error while handling a datagram from %s", route.remote)
 
     def _handle_errors(self, opened: UdpSocket, now: float) -> None:
         for remote, reason in self.batched.take_failed(opened.number):

@@ -4,7 +4,7 @@ Read draft-ietf-quic-load-balancers (plaintext algorithm) first. The layout lets
 packet by its destination connection ID, without any state, to the server and worker that issued it:
 
     octet 0     config rotation (3 bits) | length of the rest (5 bits)
-    octets 1-2  server ID: 16 bits, cut into server and worker as the fleet likes
+    octets 1-2  server ID: 16 bits; the second octet is the worker's number where several share a port (``steering``)
     octets 3-7  nonce, unpredictable and unique
 
 Eight octets in all: as long as the shortest Destination Connection ID that a client may choose for itself (RFC 9000
@@ -27,17 +27,24 @@ class ConnectionIdFactory:
     """Issues connection IDs for one process.
 
     random_bytes: source of the nonces. server_id: 0 to 65535. config: 0 to 6, the load balancer configuration that the
-    layout belongs to; 7, the default, says that no load balancer is configured.
+    layout belongs to; 7, the default, says that no load balancer is configured. workers: how many there are of this
+    server, numbered from 0; 0 when that is not known.
     """
 
     def __init__(
-        self, random_bytes: Callable[[int], bytes], *, server_id: int = 0, config: int = UNROUTABLE_CONFIG
+        self,
+        random_bytes: Callable[[int], bytes],
+        *,
+        server_id: int = 0,
+        config: int = UNROUTABLE_CONFIG,
+        workers: int = 0,
     ) -> None:
         if not 0 <= server_id < 1 << (8 * SERVER_ID_LENGTH):
             raise ValueError(f"server ID {server_id} is not a 16-bit number")
         if not 0 <= config <= UNROUTABLE_CONFIG:
             raise ValueError(f"config rotation {config} is not a 3-bit number")
         self._random_bytes = random_bytes
+        self._workers = workers
         self._prefix = bytes([config << 5 | (LENGTH - 1)]) + server_id.to_bytes(SERVER_ID_LENGTH, "big")
 
     def new(self, taken: Container[bytes] = ()) -> bytes:
@@ -48,8 +55,14 @@ class ConnectionIdFactory:
                 return cid
 
     def is_ours(self, cid: bytes) -> bool:
-        """Whether cid has the shape of one that this process, or an earlier one with the same server ID, issued."""
-        return len(cid) == LENGTH and cid.startswith(self._prefix)
+        """Whether cid has the shape of one that this process, or an earlier one with the same server ID, issued.
+
+        So do those of workers that there are no more: whoever gets their packets answers for them.
+        """
+        if len(cid) != LENGTH or not cid.startswith(self._prefix[:-1]):
+            return False
+        worker = cid[SERVER_ID_LENGTH]
+        return worker == self._prefix[-1] or 0 < self._workers <= worker
 
 
 def server_id_of(cid: bytes) -> int | None:

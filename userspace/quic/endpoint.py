@@ -16,8 +16,9 @@ from .errors import LocalError
 from .hub import Hub
 from .session import Route
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
-from .udp import BUFFER, open_socket
+from .udp import BUFFER, adopt, open_socket
 from .udp_default import UdpSocket
+from .workers import Forwarder, Share
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +27,33 @@ SHORTEST_TIMER = 0.001
 
 
 class UdpEndpoint:
-    """Implements ``types.Endpoint``. Raises LocalError when a local address cannot be had."""
+    """Implements ``types.Endpoint``. Raises LocalError when a local address cannot be had.
 
-    def __init__(self, local: Sequence[Address], *, engine: str = "aioquic", server_id: int = 0) -> None:
-        if not local:
+    share: sockets that are bound already, and the other workers on their addresses; then local is of no matter.
+    """
+
+    def __init__(
+        self,
+        local: Sequence[Address],
+        *,
+        engine: str = "aioquic",
+        server_id: int = 0,
+        workers: int = 0,
+        share: Share | None = None,
+    ) -> None:
+        if not local and share is None:
             raise LocalError("an endpoint needs at least one local address")
         self._loop = asyncio.get_running_loop()
         self._hub = Hub(
-            random_bytes=os.urandom, wall_clock=time.time, wake=self._wake, engine=engine, server_id=server_id
+            random_bytes=os.urandom,
+            wall_clock=time.time,
+            wake=self._wake,
+            engine=engine,
+            server_id=server_id,
+            workers=workers,
         )
+        self._share = share
+        self._forwarder = Forwarder(share) if share is not None else None
         self._flush_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -42,14 +61,20 @@ class UdpEndpoint:
         self._closed = False
         self._sockets: list[UdpSocket] = []
         try:
-            for address in local:
-                self._sockets.append(open_socket(address, len(self._sockets)))
+            if share is not None:
+                for bound in share.sockets:
+                    self._sockets.append(adopt(bound, len(self._sockets)))
+            else:
+                for address in local:
+                    self._sockets.append(open_socket(address, len(self._sockets)))
         except LocalError:
             for opened in self._sockets:
                 opened.socket.close()
             raise
         for opened in self._sockets:
             self._loop.add_reader(opened.socket, self._on_readable, opened)
+        if share is not None:
+            self._loop.add_reader(share.inbox, self._on_forwarded)
         smallest = min(opened.receive_buffer for opened in self._sockets)
         if smallest < BUFFER:
             logger.info(
@@ -85,7 +110,8 @@ class UdpEndpoint:
         self._loop.call_soon(self._receive_injected, data, route)
 
     def statistics(self) -> dict[str, int]:
-        return self._hub.statistics()
+        forwarded = self._forwarder.statistics() if self._forwarder is not None else {}
+        return {**self._hub.statistics(), **forwarded}
 
     async def close(self) -> None:
         if self._closed:
@@ -100,6 +126,8 @@ class UdpEndpoint:
             self._loop.remove_reader(opened.socket)
             self._loop.remove_writer(opened.socket)
             opened.socket.close()
+        if self._share is not None:
+            self._loop.remove_reader(self._share.inbox)
         self._hub.forget()
 
     # Below.
@@ -121,16 +149,29 @@ class UdpEndpoint:
     def _on_readable(self, opened: UdpSocket) -> None:
         # One time for the batch: nearer to the arrival of its datagrams than one taken after the work on the others.
         now = time.monotonic()
-        receive = self._hub.receive_datagram
         arrived = opened.receive()
         for data, route in arrived:
-            try:
-                receive(data, route, now)
-            except Exception:
-                # Sessions answer for themselves; this is a mistake of the hub's, and must not cost the others theirs.
-                logger.exception("internal error while handling a datagram from %s", route.remote)
+            self._receive(data, route, now, 0)
         if opened.suspicious or not arrived:
             self._handle_errors(opened, now)
+        self._flush()
+
+    def _receive(self, data: bytes, route: Route, now: float, ecn: int) -> None:
+        if self._forwarder is None or not self._forwarder.pass_on(data, route, ecn):
+            self._hand_over(data, route, now, ecn)
+
+    def _hand_over(self, data: bytes, route: Route, now: float, ecn: int) -> None:
+        try:
+            self._hub.receive_datagram(data, route, now, ecn)
+        except Exception:
+            # Sessions answer for themselves; this is a mistake of the hub's, and must not cost the others theirs.
+            logger.exception("internal error while handling a datagram from %s", route.remote)
+
+    def _on_forwarded(self) -> None:
+        assert self._forwarder is not None
+        now = time.monotonic()
+        for data, route, ecn in self._forwarder.receive():
+            self._hand_over(data, route, now, ecn)
         self._flush()
 
     def _handle_errors(self, opened: UdpSocket, now: float) -> None:

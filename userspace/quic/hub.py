@@ -80,7 +80,7 @@ class _Listening:
 
 class Hub:
     """random_bytes: unpredictable octets. wall_clock: Unix time, for tokens that other processes must understand.
-    wake: called when ``datagrams_to_send`` has something to do. engine: of ``engines``. server_id: see ``cid``."""
+    wake: called when ``datagrams_to_send`` has something to do. engine: of ``engines``. server_id, workers: see ``cid``."""
 
     def __init__(
         self,
@@ -90,13 +90,14 @@ class Hub:
         wake: Callable[[], None],
         engine: str = "aioquic",
         server_id: int = 0,
+        workers: int = 0,
     ) -> None:
         self._engine = engine
         self._make_session = SESSIONS[engine]
         self._random_bytes = random_bytes
         self._wall_clock = wall_clock
         self._wake = wake
-        self._cid_factory = ConnectionIdFactory(random_bytes, server_id=server_id)
+        self._cid_factory = ConnectionIdFactory(random_bytes, server_id=server_id, workers=workers)
         self._reset_key = random_bytes(32)
         self._former_reset_key: bytes | None = None
         self._reset_bucket = TokenBucket(RESETS_PER_SECOND, RESETS_AT_ONCE)
