@@ -11,10 +11,10 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
-from .egress.limits import ClientLimits, ClientQuota
+from .egress.limits import Account, ClientLimits, ClientQuota, Use
 from .enrolment import Registry
 from .families import to_listen
 from .flows import FlowTable
@@ -26,11 +26,11 @@ from .notify import Notifier
 from .output import hand_out_link, link_host, shown_address
 from .quic.errors import Ended, LocalError
 from .quic.factory import open_endpoint
-from .quic.types import Endpoint, Limits, ListenConfig, Session, SessionHandler
+from .quic.types import Address, Endpoint, Limits, ListenConfig, Session, SessionHandler
 from .reloading import waiting_for_restart
 from .served_client import Reached, ServedClient
 from .settings import ConcentratorSettings
-from .state import Claim, StateError, StateFolder
+from .state import StateError, StateFolder
 from .status import StatusServer, socket_path
 from .tunnel.concentrator import ConcentratorTunnel
 from .tunnel.types import (
@@ -57,22 +57,41 @@ DRAIN_CLOSE = 1.0
 """Seconds for the sessions' closing packets to leave after the drain."""
 
 
+class Clients(Protocol):
+    """What a concentrator asks of the list of clients; ``Registry`` says what each does."""
+
+    @property
+    def generation(self) -> int: ...
+
+    def authorise(self, public_key: bytes, token: bytes, label: str, now: float) -> ClientAuthorised: ...
+
+    def refused(self, public_keys: Iterable[bytes]) -> set[bytes]: ...
+
+    def limits_of(self, name: str) -> TunnelLimits | None: ...
+
+    def poll(self) -> bool: ...
+
+    def reload(self) -> None: ...
+
+
 class Concentrator:
     """The parts of a running concentrator, without the process around them.
 
-    The caller opens the endpoint; ``start`` begins to listen, ``drain`` ends in order.
+    The caller opens the endpoint; ``start`` begins to listen, ``drain`` ends in order. accounts: by a client's name, what
+    other processes that serve it count; None when there are none.
     """
 
     def __init__(
         self,
         settings: ConcentratorSettings,
         *,
-        registry: Registry,
+        registry: Clients,
         credentials: ServerCredentials,
         secret: RotatingSecret,
         endpoint: Endpoint,
         way_out: WayOut,
         events: Events,
+        accounts: Callable[[str], Account] | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -81,6 +100,7 @@ class Concentrator:
         self._endpoint = endpoint
         self._way_out = way_out
         self._events = events
+        self._accounts = accounts
         self._loop = asyncio.get_running_loop()
         self.flows = FlowTable(self._loop, settings.limits.flow_idle_timeout)
         self._tunnels: dict[ServedClient, ConcentratorTunnel] = {}
@@ -169,7 +189,8 @@ class Concentrator:
     def quota_of(self, name: str) -> ClientQuota:
         quota = self._quotas.get(name)
         if quota is None:
-            quota = self._quotas[name] = ClientQuota(self._client_limits(None), self._loop.time())
+            account = self._accounts(name) if self._accounts is not None else None
+            quota = self._quotas[name] = ClientQuota(self._client_limits(None), self._loop.time(), account)
         return quota
 
     def client_ready(self, client: ServedClient) -> None:
@@ -177,7 +198,9 @@ class Concentrator:
         self._event_of(client)("client-connected", text)
         if client.public_key:
             own = [tunnel for other, tunnel in self._tunnels.items() if other.public_key == client.public_key]
-            for tunnel in own[:-SESSIONS_PER_CLIENT]:
+            elsewhere = self._count_sessions(client.name)
+            # Of those that are here, but never the newest one; other processes do the same when they get one.
+            for tunnel in own[: min(max(0, len(own) + elsewhere - SESSIONS_PER_CLIENT), len(own) - 1)]:
                 tunnel.close(CloseCode.LIMIT_EXCEEDED, "too many connections of this client; this was the oldest")
 
     def client_gone(self, client: ServedClient, ended: Ended) -> None:
@@ -187,10 +210,19 @@ class Concentrator:
             timer.stop()
         if client.name:
             self._event_of(client)("client-gone", f"client {client.name} is gone: {ended}")
+            self._count_sessions(client.name)
             # A quota that is in debt is kept, or coming back would pay it; it goes when another client leaves.
             present, now = {other.name for other in self._tunnels}, self._loop.time()
             for name in [name for name, quota in self._quotas.items() if name not in present and quota.is_unused(now)]:
                 del self._quotas[name]
+
+    def _count_sessions(self, name: str) -> int:
+        """Tell other processes how many sessions of a client are here; returns how many it has there."""
+        if self._accounts is None:
+            return 0
+        account = self._accounts(name)
+        account.publish(Use.SESSIONS, sum(1 for other in self._tunnels if other.name == name))
+        return account.others(Use.SESSIONS)
 
     def _event_of(self, client: ServedClient) -> Callable[[str, str], None]:
         """Clients that nobody has authenticated must not fill a journal."""
@@ -221,8 +253,9 @@ class Concentrator:
             return 0
         self._checked = self._registry.generation
         ended = 0
+        refused = self._registry.refused({client.public_key for client in self._tunnels if client.public_key})
         for client, tunnel in list(self._tunnels.items()):
-            if client.public_key and self._registry.check(client.public_key) is not None:
+            if client.public_key in refused:
                 self._events.info("client-revoked", f"client {client.name} has been revoked; ending its connection")
                 tunnel.revoke()
                 ended += 1
@@ -237,19 +270,20 @@ class Concentrator:
         self.check_clients()
         for client, tunnel in self._tunnels.items():
             if client.name:
-                known = self._registry.client(client.name) if client.public_key else None
-                tunnel.set_limits(self._set_limits(client.name, known.limits if known is not None else None))
+                own = self._registry.limits_of(client.name) if client.public_key else None
+                tunnel.set_limits(self._set_limits(client.name, own))
 
     # The end.
 
-    async def drain(self) -> None:
-        """Take nothing new, tell the clients, let flows end for a while, close."""
+    async def drain(self, seconds: float | None = None) -> None:
+        """Take nothing new, tell the clients, let flows end for a while, close. seconds: instead of the settings'."""
+        seconds = self._settings.drain if seconds is None else seconds
         self._draining = True
         self._endpoint.stop_listening()
         for tunnel in list(self._tunnels.values()):
-            tunnel.goodbye("shutting down", self._settings.drain)
+            tunnel.goodbye("shutting down", seconds)
         try:
-            async with asyncio.timeout(self._settings.drain):
+            async with asyncio.timeout(seconds):
                 await self.flows.wait_empty()
         except TimeoutError:
             pass
@@ -270,7 +304,7 @@ class Concentrator:
             "role": "concentrator",
             "name": self._settings.name,
             "since": self.started,
-            "public": self._public(),
+            "public": shown_public(self._settings, self._endpoint.local_addresses),
             "listeners": [shown_address(host, port) for host, port in self._endpoint.local_addresses],
             "engine": self._settings.transport.engine,
             "draining": self._draining,
@@ -282,14 +316,6 @@ class Concentrator:
             "clients": [self._client_status(client) for client in self.clients],
             "endpoint": self._endpoint.statistics(),
         }
-
-    def _public(self) -> str:
-        """HOST:PORT that links name, as ``client add`` in another process needs to know; empty when nobody said."""
-        settings = self._settings
-        if settings.public_name is None:
-            return ""
-        host, port, _ = link_host(settings.public_name, settings.public_port, self._endpoint.local_addresses)
-        return shown_address(host, port)
 
     @staticmethod
     def _client_status(client: ServedClient) -> dict[str, Any]:
@@ -317,7 +343,11 @@ async def run_concentrator(settings: ConcentratorSettings) -> int:
         events.error("state", str(error))
         return 1
     try:
-        return await _run(settings, folder, claim, events)
+        if settings.workers > 1:
+            from .workers.supervisor import supervise
+
+            return await supervise(settings, folder, events)
+        return await _run(settings, folder, events)
     except (StateError, LocalError, ValueError) as error:
         events.error("concentrator", str(error))
         return 1
@@ -325,17 +355,14 @@ async def run_concentrator(settings: ConcentratorSettings) -> int:
         claim.close()
 
 
-async def _run(settings: ConcentratorSettings, folder: StateFolder, claim: Claim, events: Events) -> int:
+async def _run(settings: ConcentratorSettings, folder: StateFolder, events: Events) -> int:
     now = time.time()
     credentials = server_credentials(folder, settings.certificate_file, settings.key_file)
     registry = Registry(folder)
     way_out = build_way_out(settings, events)
-    if settings.transport.keylog is not None:
-        events.warn(
-            "keylog", f"TLS secrets are written to {settings.transport.keylog}: its readers can read the traffic"
-        )
+    warn_of_keylog(settings, events)
     try:
-        endpoint = await open_endpoint(to_listen(settings.listen), engine=settings.transport.engine)
+        endpoint = await open_endpoint(to_listen(settings.listen), engine=settings.transport.engine, workers=1)
     except BaseException:
         await way_out.close()
         raise
@@ -355,11 +382,11 @@ async def _run(settings: ConcentratorSettings, folder: StateFolder, claim: Claim
     with Notifier() as notifier:
         try:
             await status.start()
-            _hand_out_first_link(settings, folder, registry, credentials, endpoint, events, now)
+            hand_out_first_link(settings, folder, registry, credentials, endpoint.local_addresses, events, now)
             way_out.start()
             tasks.append(asyncio.create_task(concentrator.watch_registry()))
             if notifier.watchdog_interval:
-                tasks.append(asyncio.create_task(_keep_alive(notifier)))
+                tasks.append(asyncio.create_task(keep_alive(notifier)))
             _on_signals(concentrator, settings, notifier, events, stop)
             shown = ", ".join(shown_address(host, port) for host, port in endpoint.local_addresses)
             events.info("listening", f"concentrator listening on {shown} (UDP)")
@@ -383,12 +410,28 @@ def _handlers(concentrator: Concentrator) -> Mapping[str, Any]:
     }
 
 
-def _hand_out_first_link(
+def shown_public(settings: ConcentratorSettings, listening: Sequence[Address]) -> str:
+    """HOST:PORT that links name, as ``client add`` in another process needs to know; empty when nobody said."""
+    if settings.public_name is None:
+        return ""
+    host, port, _ = link_host(settings.public_name, settings.public_port, tuple(listening))
+    return shown_address(host, port)
+
+
+def warn_of_keylog(settings: ConcentratorSettings, events: Events) -> None:
+    """A line when the user has asked for TLS's secrets."""
+    if settings.transport.keylog is not None:
+        events.warn(
+            "keylog", f"TLS secrets are written to {settings.transport.keylog}: its readers can read the traffic"
+        )
+
+
+def hand_out_first_link(
     settings: ConcentratorSettings,
     folder: StateFolder,
     registry: Registry,
     credentials: ServerCredentials,
-    endpoint: Endpoint,
+    listening: Sequence[Address],
     events: Events,
     now: float,
 ) -> None:
@@ -396,7 +439,7 @@ def _hand_out_first_link(
     if registry.clients():
         return
     token = registry.add(settings.first_client, now)
-    host, port, remark = link_host(settings.public_name, settings.public_port, endpoint.local_addresses)
+    host, port, remark = link_host(settings.public_name, settings.public_port, tuple(listening))
     pins = (credentials.pin,) if needs_pin(credentials, host, now) else ()
     link = Link(host=host, port=port, token=token, pins=pins, name=settings.first_client)
     events.info("link", hand_out_link(link, folder, sys.stdout, print_link=settings.print_link))
@@ -404,7 +447,8 @@ def _hand_out_first_link(
         events.info("link-host", remark)
 
 
-async def _keep_alive(notifier: Notifier) -> None:
+async def keep_alive(notifier: Notifier) -> None:
+    """Feed the service manager's watchdog; forever."""
     while True:
         notifier.alive()
         await asyncio.sleep(notifier.watchdog_interval)

@@ -12,6 +12,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
+from .quic.steering import MOST_WORKERS
 from .quic.types import CRYPTO_PROFILES
 from .settings import (
     CONTROLLERS,
@@ -193,6 +194,15 @@ CLIENT_SETTINGS: tuple[Setting, ...] = (
 
 CONCENTRATOR_SETTINGS: tuple[Setting, ...] = (
     Setting("listen", K, Kind.LISTEN, "UDP address:port, or port for all addresses", metavar="ADDRESS"),
+    Setting(
+        "workers",
+        K,
+        Kind.COUNT,
+        "processes that serve clients, at most one a core",
+        minimum=1,
+        maximum=MOST_WORKERS,
+        metavar="N",
+    ),
     Setting("public_name", K, Kind.TEXT, "host, with :port if it differs, that links name", metavar="HOST[:PORT]"),
     Setting("cert", K, Kind.PATH, "one's own certificate chain (PEM)", "certificate_file", metavar="FILE"),
     Setting("key", K, Kind.PATH, "the key of the certificate (PEM)", "key_file", metavar="FILE"),

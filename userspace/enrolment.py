@@ -176,6 +176,15 @@ class Registry:
             return None
         return self._refusal(digest)
 
+    def refused(self, public_keys: Iterable[bytes]) -> set[bytes]:
+        """Those of the keys that are not welcome any more."""
+        return {key for key in public_keys if self.check(key) is not None}
+
+    def limits_of(self, name: str) -> TunnelLimits | None:
+        """A client's own limits; None when it has none, or does not exist."""
+        client = self._clients.get(name)
+        return client.limits if client is not None else None
+
     def poll(self) -> bool:
         """Read the file again if it has changed; whether it had. One stat call when it has not."""
         if self._file_signature() == self._signature:

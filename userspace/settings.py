@@ -173,6 +173,7 @@ class ConcentratorSettings:
 
     name: of this process, for its control socket.
     listen: UDP addresses; ``::`` takes IPv4 as well where the system has it.
+    workers: processes that share them; with more than one, another process supervises them.
     public_name: host, and public_port: port that links name; None for the most plausible address and a remark.
     certificate_file, key_file: one's own chain and key (PEM) instead of the generated ones in state_dir.
     rules: EGRESS_ACTIONS for destinations, after resolution.
@@ -188,6 +189,7 @@ class ConcentratorSettings:
     runtime_dir: Path
     name: str = "concentrator"
     listen: tuple[Address, ...] = (("::", DEFAULT_PORT),)
+    workers: int = 1
     public_name: str | None = None
     public_port: int | None = None
     certificate_file: Path | None = None

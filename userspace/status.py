@@ -20,7 +20,7 @@ import re
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,9 @@ EXCHANGE_TIMEOUT = 5.0
 """Seconds for one exchange, at either end."""
 SUFFIX = ".sock"
 
-Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
-"""Takes the request, returns what to answer (``ok`` is added). A StateError becomes the answer's error line."""
+Handler = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+"""Takes the request, returns what to answer (``ok`` is added), now or later. A StateError becomes the answer's error
+line."""
 
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 # sun_path, less the NUL (unix(7)).
@@ -112,11 +113,11 @@ class StatusServer:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # readline raises ValueError beyond the limit.
-        answer = self._answer(await reader.readline())
+        answer = await self._answer(await reader.readline())
         writer.write(json.dumps(answer, default=str).encode("utf-8") + b"\n")
         await writer.drain()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -126,7 +127,8 @@ class StatusServer:
         if not isinstance(request, dict) or handler is None:
             return {"ok": False, "error": f"unknown request; commands are: {', '.join(sorted(self._handlers))}"}
         try:
-            return {"ok": True, **handler(request)}
+            answer = handler(request)
+            return {"ok": True, **(answer if isinstance(answer, Mapping) else await answer)}
         except StateError as error:
             return {"ok": False, "error": str(error)}
         except Exception as error:
@@ -182,7 +184,8 @@ def render(answer: Mapping[str, Any], now: float) -> str:
     Keys shown: role, name, connected (bool), connected_to, since (Unix time), reason, rtt (seconds), flows, bytes_in,
     bytes_out, packets_sent, packets_lost, congestion, congestion_window, pacing_rate (octets/s), path_mtu, listeners
     (list), alpn, lane, engine, draining, clients (a list of dicts with name, address, flows, rtt,
-    bytes_in, bytes_out). All may be absent; the others are for --json.
+    bytes_in, bytes_out), workers (a list of dicts with number, process, clients, forwarded, restarts). All may be
+    absent; the others are for --json.
     """
     lines = [_headline(answer, now)]
     details = []
@@ -204,6 +207,9 @@ def render(answer: Mapping[str, Any], now: float) -> str:
     clients = answer.get("clients")
     if isinstance(clients, (list, tuple)):
         lines.extend(_client_line(client) for client in clients)
+    workers = answer.get("workers")
+    if isinstance(workers, (list, tuple)):
+        lines.extend(_worker_line(worker) for worker in workers)
     rest = [f"{key} {answer[key]}" for key in ("alpn", "lane", "engine") if answer.get(key)]
     if rest:
         lines.append("  " + ", ".join(rest))
@@ -256,6 +262,23 @@ def _client_line(client: object) -> str:
     if "bytes_in" in client and "bytes_out" in client:
         rest.append(f"{size(client['bytes_in'])} in, {size(client['bytes_out'])} out")
     return f"  client {client.get('name', '?')}: {', '.join(rest)}"
+
+
+def _worker_line(worker: object) -> str:
+    if not isinstance(worker, Mapping):
+        return f"  {worker}"
+    if not worker.get("answers", True):
+        return f"  worker {worker.get('number', '?')}: does not answer"
+    rest = []
+    if worker.get("process"):
+        rest.append(f"process {worker['process']}")
+    if "clients" in worker:
+        rest.append(f"{worker['clients']} client{'' if worker['clients'] == 1 else 's'}")
+    if "forwarded" in worker:
+        rest.append(f"{worker['forwarded']} packets forwarded")
+    if worker.get("restarts"):
+        rest.append(f"started again {worker['restarts']} times")
+    return f"  worker {worker.get('number', '?')}: {', '.join(rest)}"
 
 
 def size(count: object) -> str:

@@ -1,12 +1,15 @@
 """What one client may use of the exit: flows, pending connects, bytes per second.
 
 Sans-IO: the clock is an argument. One ``ClientQuota`` belongs to one client (a key, not a connection), so that
-reconnecting or opening two sessions gains nothing.
+reconnecting or opening two sessions gains nothing. Where several processes serve a client, each has a ``ClientQuota``
+and an ``Account``, in which they see one another's counters.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..tunnel.types import Cause, FlowFailed
 
@@ -24,6 +27,25 @@ class ClientLimits:
     """Both directions together."""
     burst: int = 0
     """Bytes that may pass at once after a pause; 0: a quarter of a second's worth, and 64 KiB at least."""
+
+
+class Use(enum.IntEnum):
+    """What is counted of a client. OCTETS only ever grows, and only while the client's rate is limited."""
+
+    FLOWS = 0
+    PENDING = 1
+    SESSIONS = 2
+    OCTETS = 3
+
+
+class Account(Protocol):
+    """One client's counters, this process's and those of the others who serve it."""
+
+    def publish(self, use: Use, value: int) -> None:
+        """Say what this process counts."""
+
+    def others(self, use: Use) -> int:
+        """What all others together do."""
 
 
 class TokenBucket:
@@ -65,11 +87,14 @@ class TokenBucket:
 
 class ClientQuota:
     """One client's counters. ``open`` per flow, then ``connected`` or not, then ``close``; ``transferred`` per
-    chunk."""
+    chunk. account: None where one process serves all."""
 
-    def __init__(self, limits: ClientLimits, now: float) -> None:
+    def __init__(self, limits: ClientLimits, now: float, account: Account | None = None) -> None:
         self.flows = 0
         self.pending = 0
+        self._account = account
+        self._octets = 0
+        self._octets_elsewhere = account.others(Use.OCTETS) if account is not None else 0
         self._bucket: TokenBucket | None = None
         self._limits = limits
         self.set_limits(limits, now)
@@ -94,18 +119,38 @@ class ClientQuota:
 
     def open(self) -> FlowTicket:
         """Count a flow that is going to be dialled. Raises FlowFailed with Cause.LIMIT."""
-        limits = self._limits
-        if limits.max_flows and self.flows >= limits.max_flows:
-            raise FlowFailed(Cause.LIMIT, f"the client has {self.flows} flows open, the most that it may have")
-        if limits.max_pending and self.pending >= limits.max_pending:
-            raise FlowFailed(
-                Cause.LIMIT, f"the client has {self.pending} connects under way, the most that it may have"
-            )
+        limits, account = self._limits, self._account
+        flows, pending = self.flows, self.pending
+        if account is not None:
+            flows += account.others(Use.FLOWS)
+            pending += account.others(Use.PENDING)
+        if limits.max_flows and flows >= limits.max_flows:
+            raise FlowFailed(Cause.LIMIT, f"the client has {flows} flows open, the most that it may have")
+        if limits.max_pending and pending >= limits.max_pending:
+            raise FlowFailed(Cause.LIMIT, f"the client has {pending} connects under way, the most that it may have")
         return FlowTicket(self)
+
+    def count(self, flows: int, pending: int) -> None:
+        """Add to the counters."""
+        self.flows += flows
+        self.pending += pending
+        if self._account is not None:
+            self._account.publish(Use.FLOWS, self.flows)
+            self._account.publish(Use.PENDING, self.pending)
 
     def transferred(self, size: int, now: float) -> float:
         """Charge size bytes, and return for how many seconds not to read from either side."""
-        return self._bucket.take(size, now) if self._bucket is not None else 0.0
+        if self._bucket is None:
+            return 0.0
+        if self._account is not None:
+            # Each process charges its bucket with what all of them pass, so that together they keep to the rate.
+            self._octets += size
+            self._account.publish(Use.OCTETS, self._octets)
+            elsewhere = self._account.others(Use.OCTETS)
+            # Less than before: one of them has been started anew, and counts from zero.
+            size += max(0, elsewhere - self._octets_elsewhere)
+            self._octets_elsewhere = elsewhere
+        return self._bucket.take(size, now)
 
 
 class FlowTicket:
@@ -117,20 +162,19 @@ class FlowTicket:
         self._quota = quota
         self._pending = True
         self._closed = False
-        quota.flows += 1
-        quota.pending += 1
+        quota.count(1, 1)
 
     def connected(self) -> None:
         """The destination has answered, one way or the other."""
         if self._pending:
             self._pending = False
-            self._quota.pending -= 1
+            self._quota.count(0, -1)
 
     def close(self) -> None:
         self.connected()
         if not self._closed:
             self._closed = True
-            self._quota.flows -= 1
+            self._quota.count(-1, 0)
 
 
 MIN_BURST = 64 << 10

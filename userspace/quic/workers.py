@@ -30,7 +30,7 @@ BATCH = 64
 LARGEST = 65536 + 256
 """Octets of a forwarded datagram with the addresses before it."""
 SWITCH = "QUICSOCKS_STEERING"
-"""The variable that turns the program off (``none``), a switch for tests and for kernels that misbehave."""
+"""The variable that turns the program off (``none``), a switch for tests."""
 
 
 @dataclass(frozen=True, slots=True)
