@@ -277,7 +277,7 @@ def _worker_line(worker: object) -> str:
     if "forwarded" in worker:
         rest.append(f"{worker['forwarded']} packets forwarded")
     if worker.get("restarts"):
-        rest.append(f"started again {worker['restarts']} times")
+        rest.append(f"started again {worker['restarts']} time{'' if worker['restarts'] == 1 else 's'}")
     return f"  worker {worker.get('number', '?')}: {', '.join(rest)}"
 
 

@@ -29,7 +29,7 @@ class Quicsocks(Peer):
         ]
 
     def missing(self) -> str | None:
-        if (program := _program()) is None:
+        if (program := quicsocks_program()) is None:
             return "quicsocks is not installed beside this Python: pip install -e ."
         result = subprocess.run([program, "run", "--help"], capture_output=True, text=True, check=False)
         if result.returncode != 0:
@@ -38,7 +38,7 @@ class Quicsocks(Peer):
         return None
 
     def start(self, place: Place, folder: Path) -> Running:
-        program = _program()
+        program = quicsocks_program()
         assert program is not None
         server_port, client_port = free_port(socket.SOCK_DGRAM), free_port()
         server_address = f"{place.address}:{server_port}"
@@ -70,6 +70,7 @@ class Quicsocks(Peer):
         return running
 
 
-def _program() -> str | None:
+def quicsocks_program() -> str | None:
+    """The installed command; None when there is none."""
     beside = Path(sys.executable).parent / "quicsocks"
     return str(beside) if beside.exists() else shutil.which("quicsocks")

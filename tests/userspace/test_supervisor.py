@@ -114,9 +114,9 @@ class Supervised:
         self.clients.append(client)
         return client
 
-    async def connect_all(self) -> None:
+    async def connect_all(self, limits: TunnelLimits | None = None) -> None:
         for number in range(CLIENTS):
-            await self.connect(self.registry.add(f"client-{number}", 0.0, lifetime=1e12))
+            await self.connect(self.registry.add(f"client-{number}", 0.0, lifetime=1e12, limits=limits))
         await wait_until(lambda: all(client.count("connected") for client in self.clients))
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
@@ -243,17 +243,21 @@ def test_a_client_with_many_connections_has_one_quota(tmp_path: Path) -> None:
 
 def test_after_kill_9_a_worker_comes_back_and_so_do_its_clients(tmp_path: Path) -> None:
     async def script(made: Supervised, origin: Origin) -> None:
-        await made.connect_all()
+        await made.connect_all(TunnelLimits(max_flows=2))
+        flows = [await client.reach(origin.port) for client in made.clients for _ in range(2)]
         before = await made.status()
         victim = max(before["workers"], key=lambda worker: int(worker["clients"]))
         os.kill(victim["process"], signal.SIGKILL)
         lost = victim["clients"]
         assert lost > 0
-        # Those who are asked for something meanwhile hear of it by a stateless reset.
-        await asyncio.gather(*(client.reach(origin.port) for client in made.clients), return_exceptions=True)
+        # Those who send something hear of it by a stateless reset.
+        for flow in flows:
+            flow.write(b"x")
         await wait_until(lambda: sum(client.count("connected") == 2 for client in made.clients) == lost)
+        # Flows of the process that is gone count no more, at whichever worker they are opened anew.
         for client in made.clients:
-            await client.reach(origin.port)
+            for _ in range(2 if client.count("connected") == 2 else 0):
+                await client.reach(origin.port)
         after = await made.status()
         again = after["workers"][victim["number"]]
         assert again["restarts"] == 1
