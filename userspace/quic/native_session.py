@@ -228,7 +228,7 @@ class NativeSession(BaseSession):
                 self._end(Ended(End.HANDSHAKE_TIMED_OUT))
         elif self._keeps_alive and now >= self._keepalive_at():
             self._alive_at = now
-            self.connection.send_probe()    # With a full congestion window, too: that is when it is needed.
+            self.connection.send_probe()  # With a full congestion window, too: that is when it is needed.
 
     # What the base asks.
 
