@@ -10,6 +10,7 @@ from cryptography import x509
 
 from .aioquic_internals.connection import Connection
 from .aioquic_internals.handshaker import Handshaker
+from .aioquic_internals.handshaker_parameters import ENGINES_PARAMETERS
 from .aioquic_session import AioquicSession
 from .native.connection import Connection as NativeConnection
 from .native_session import NativeSession
@@ -78,6 +79,7 @@ def _native(beginning: Beginning) -> NativeSession:
         max_streams=(limits.max_streams_bidi, limits.max_streams_uni),
         original_destination_connection_id=beginning.original_cid,
         retry_source_connection_id=beginning.retry_cid,
+        extra_parameters=ENGINES_PARAMETERS,
     )
     connection = NativeConnection(
         is_client=beginning.is_client,

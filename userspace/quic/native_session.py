@@ -353,6 +353,8 @@ class NativeSession(BaseSession):
             case ("path", change, route, validated):
                 self._route = self.connection.route
                 handler.path_changed(PathEvent(PathChange[change.upper()], _network_path(route, validated)))
+            case ("extra_acked", on_acked):
+                on_acked()
             case ("datagram_size",):
                 self._notice_datagram_size()
 

@@ -74,6 +74,7 @@ def path_challenge(data: int) -> bytes:
 
 INTEGERS = {
     0x01: 0, 0x04: 3, 0x05: 2, 0x10: 1, 0x11: 2, 0x12: 1, 0x13: 1, 0x14: 1, 0x15: 2, 0x16: 1, 0x17: 1, 0x19: 1, 0x1E: 0,
+    0x1F: 0, 0xAF: 4,
 }  # fmt: skip
 """How many integers follow the type of a frame that holds nothing else."""
 

@@ -16,7 +16,9 @@ from .path cimport MARKING, SMALLEST_DATAGRAM, Path
 from .receiving cimport TOO_EARLY
 from .sending cimport ROOM, Sending
 from .stream cimport Stream, make_stream
-from .wire cimport APPLICATION_CLOSE, CONNECTION_CLOSE, put_varint
+from .wire cimport (
+    ACK_FREQUENCY, APPLICATION_CLOSE, CONNECTION_CLOSE, DATAGRAM, DATAGRAM_LENGTH, IMMEDIATE_ACK, put_varint,
+)
 
 cdef double NEVER = float("inf")
 cdef enum:
@@ -24,6 +26,9 @@ cdef enum:
     # Packets made at once: the other sessions of the event loop want their turn, too. As many as one call can send.
     MOST_EARLY = 32
     # Packets kept that came before their keys.
+    LARGEST_EXTRA = 1024
+    # Octets of an extension's frame, which has to fit into a packet of the smallest size beside an ACK.
+    MOST_EXTRA = 256
     MOST_REASON = 200
     # Octets of a close's reason.
 
@@ -54,6 +59,8 @@ cdef class Connection(Sending):
         self.peer_stream_windows[2] = parameters.initial_max_stream_data_uni
         self.peer_ack_exponent = parameters.ack_delay_exponent
         self.peer_max_ack_delay = parameters.max_ack_delay
+        if parameters.min_ack_delay is not None:
+            self.peer_min_ack_delay = parameters.min_ack_delay
         self.peer_cid_limit = max(2, parameters.active_connection_id_limit)
         self.peer_max_datagram = parameters.max_datagram_frame_size or 0
         timeout = parameters.max_idle_timeout
@@ -302,6 +309,27 @@ cdef class Connection(Sending):
     def max_datagram_size(self):
         return self.max_datagram()
 
+    # Frames of extensions.
+
+    def register_frame(self, uint64_t kind, reader):
+        """Take frames of a type that this engine does not know. reader(data): data begins behind the type and reaches to the
+        packet's end; returns the frame's octets, negative when it is malformed, or raises PeerError. They elicit an ACK."""
+        if kind <= IMMEDIATE_ACK or kind == DATAGRAM or kind == DATAGRAM_LENGTH or kind == ACK_FREQUENCY:
+            raise LocalError(f"frames of type {kind:#x} are the engine's own")
+        self.extra_readers[kind] = reader
+
+    def send_frame(self, bytes frame not None, on_acked=None):
+        """Send a frame of an extension, its type included, until it is acknowledged. Raises LocalError when it fits no
+        packet, or too many wait."""
+        if not 1 <= len(frame) <= LARGEST_EXTRA:
+            raise LocalError(f"a frame has 1 to {LARGEST_EXTRA} octets, not {len(frame)}")
+        if len(self.extra_sent) >= MOST_EXTRA:
+            raise LocalError(f"{MOST_EXTRA} frames wait to be sent and acknowledged already")
+        self.extra_sent[self.extra_next] = (frame, on_acked)
+        self.extra_pending.append(self.extra_next)
+        self.extra_next += 1
+        self.wake()
+
     # Events and commands.
 
     def take_events(self):
@@ -408,6 +436,8 @@ cdef class Connection(Sending):
             "mtu": path.mtu,
             "congestion": path.controller.name,
             "ecn": path.marking == MARKING,
+            "ack_threshold": self.ack_threshold,
+            "ack_threshold_asked": self.threshold_asked,
             "streams_open": len(self.streams),
             "stream_bytes_sent": self.data_sent,
             "stream_bytes_received": self.stream_bytes_received,

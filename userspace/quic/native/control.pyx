@@ -7,7 +7,7 @@ from .path cimport Path
 from .ranges cimport Range
 from .stream cimport OPEN, Stream
 from .wire cimport (
-    ACK, ACK_ECN, CRYPTO, DATA_BLOCKED, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI,
+    ACK, ACK_ECN, ACK_FREQUENCY, CRYPTO, DATA_BLOCKED, EXTRA, HANDSHAKE_DONE, IMMEDIATE_ACK, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI,
     NEW_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE, RETIRE_CONNECTION_ID, STOP_SENDING, STREAMS_BLOCKED_BIDI,
     put_varint,
 )
@@ -55,13 +55,14 @@ cdef class Control(Receiving):
         if at > end:
             return begin
         self.sent.add_frame(ACK, self.largest_received, 0, 0, False)
+        self.largest_reported = self.largest_received
         return at
 
     cdef uint8_t* put_control(self, uint8_t* at, uint8_t* end, double now, bint* expand) except NULL:
         cdef Path path = self.path
         cdef int kind
         cdef uint64_t sequence, room
-        cdef bytes cid, token
+        cdef bytes cid, token, frame
         cdef Stream stream
         cdef size_t size = 0
         cdef uint64_t offset = 0
@@ -71,6 +72,27 @@ cdef class Control(Receiving):
             at += 1
             self.handshake_done_wanted = False
             self.sent.add_frame(HANDSHAKE_DONE, 0, 0, 0, False)
+        if self.probes_wanted and self.peer_min_ack_delay >= 0.0 and at < end:
+            at[0] = IMMEDIATE_ACK
+            at += 1
+        if self.ack_frequency_pending and end - at >= 2 + 4 * 8:
+            self.ack_frequency_pending = False
+            at = put_varint(at, ACK_FREQUENCY)
+            at = put_varint(at, self.ack_frequency_next)
+            at = put_varint(at, self.threshold_asked)
+            at = put_varint(at, <uint64_t>(self.peer_max_ack_delay * 1e6 + 0.5))
+            at = put_varint(at, 1)
+            self.sent.add_frame(ACK_FREQUENCY, self.ack_frequency_next, 0, 0, False)
+            self.ack_frequency_next += 1
+        while self.extra_pending:
+            sequence = self.extra_pending[0]
+            frame = self.extra_sent[sequence][0]
+            if end - at < len(frame):
+                break
+            del self.extra_pending[0]
+            memcpy(at, <const char*>frame, <size_t>len(frame))
+            at += len(frame)
+            self.sent.add_frame(EXTRA, sequence, 0, 0, False)
         while path.response_count and end - at >= 9:
             path.response_count -= 1
             at = put_path_frame(at, PATH_RESPONSE, path.responses[path.response_count])

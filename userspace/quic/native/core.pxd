@@ -83,6 +83,13 @@ cdef class Core(Owner):
     cdef double ack_at
     cdef uint64_t marks[4]              # packets received by ECN codepoint
     cdef double max_ack_delay           # ours, s
+    # As the peer has asked for (draft-ietf-quic-ack-frequency); RFC 9000 §13.2 until then.
+    cdef uint64_t ack_threshold         # ack-eliciting packets that need no ACK at once
+    cdef uint64_t reordering_threshold  # 0: reordering is no reason for an ACK
+    cdef uint64_t ack_frequency_heard   # sequence numbers below have been seen
+    cdef uint64_t largest_reported      # the largest packet number in an ACK frame of ours
+    cdef bint marked_before             # whether the last packet came with CE
+    cdef bint newly_marked              # and the one before it did not
 
     # Packets sent.
     cdef SentPackets sent
@@ -97,6 +104,10 @@ cdef class Core(Owner):
     cdef uint32_t packet_threshold
     cdef double peer_max_ack_delay
     cdef int peer_ack_exponent
+    cdef double peer_min_ack_delay      # s; negative: the peer takes no ACK_FREQUENCY
+    cdef uint64_t ack_frequency_next    # sequence number
+    cdef uint64_t threshold_asked
+    cdef bint ack_frequency_pending
     cdef uint64_t skip_at               # the next packet number to be left out
     cdef uint64_t left_out[LEFT_OUT]    # the last that were (RFC 9000 §21.4), a ring; none is 0
     cdef uint32_t left_out_count
@@ -167,6 +178,10 @@ cdef class Core(Owner):
     cdef int datagrams_waiting
     cdef uint64_t peer_max_datagram
     cdef bint datagrams_turn
+    cdef dict extra_readers             # frame type -> what reads the frames of an extension
+    cdef list extra_pending             # their numbers, to be sent
+    cdef dict extra_sent                # number -> (frame, on_acked), until it is acknowledged
+    cdef uint64_t extra_next
     cdef uint32_t datagram_size_told
 
     # Time and end.

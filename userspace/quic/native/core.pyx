@@ -51,6 +51,9 @@ cdef class Core(Owner):
         self.ack_at = self.loss_at = self.pacing_at = self.close_at = NEVER
         self.max_ack_delay = 0.025
         self.peer_max_ack_delay = 0.025
+        self.peer_min_ack_delay = -1.0
+        self.ack_threshold = self.threshold_asked = 1
+        self.reordering_threshold = 1
         self.peer_ack_exponent = 3
         self.packet_threshold = 3
         self.skip_at = FIRST_SKIP + self.chance() % FIRST_SKIP
@@ -82,6 +85,9 @@ cdef class Core(Owner):
         self.crypto_out = SendBuffer()
         self.crypto_in = ReceiveBuffer()
         self.datagrams = deque()
+        self.extra_readers = {}
+        self.extra_pending = []
+        self.extra_sent = {}
         self.idle_timeout = limits.idle_timeout
         self.heard_at = self.idle_from = now
         self.early_packets = []

@@ -11,14 +11,15 @@ from ..errors import PeerError
 from .core cimport BIDI, RUNNING, UNI
 from .crypto cimport SAMPLE, TAG, PacketKey, next_packet_key
 from .path cimport Path
+from .ranges cimport Range
 from .stream cimport OPEN, Stream
 from .wire cimport (
-    ACK, ACK_ECN, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
-    CRYPTO_BUFFER_EXCEEDED, DATA_BLOCKED, DATAGRAM, DATAGRAM_LENGTH, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR,
-    HANDSHAKE_DONE, KEY_UPDATE_ERROR, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
+    ACK, ACK_ECN, ACK_FREQUENCY, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
+    CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR,
+    HANDSHAKE_DONE, IMMEDIATE_ACK, KEY_UPDATE_ERROR, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
     NEW_TOKEN, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID,
     STOP_SENDING, STREAM, STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET, STREAMS_BLOCKED_BIDI,
-    STREAMS_BLOCKED_UNI, decode_number, get_varint,
+    STREAMS_BLOCKED_UNI, decode_number, get_varint, varint_size,
 )
 
 cdef double NEVER = float("inf")
@@ -26,8 +27,7 @@ cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
 cdef enum:
     MOST_RANGES = 256
     # Ranges of packets received that are kept: gaps older than these count as received, and their packets are dropped.
-    ACK_EVERY = 2
-    # Ack-eliciting packets after which an ACK is due at once (RFC 9000 §13.2.2).
+    CE = 3              # codepoint (RFC 3168)
     MOST_CRYPTO = 65536
     # Octets of CRYPTO data that may wait for those before them: tickets, several.
     PEER_CIDS = 8
@@ -35,6 +35,7 @@ cdef enum:
     MOST_WAITING = 131072
     # Ranges of octets that wait for those before them, in all streams: 2 MiB, and twice as many as there are packets in
     # the largest window. Every second octet alone would otherwise cost eight times what the window allows for.
+    LONGEST_ACK_DELAY_US = 1 << 24
     MOST_PATHS = 4
     # Paths remembered: the one in use, and those that are being validated.
 cdef uint64_t LARGEST_OFFSET = (<uint64_t>1 << 62) - 1
@@ -104,6 +105,8 @@ cdef class Receiving(Recovery):
             self.received.drop_first()
         self.any_received = True
         self.marks[ecn & 3] += 1
+        self.newly_marked = (ecn & 3) == CE and not self.marked_before
+        self.marked_before = (ecn & 3) == CE
         self.heard_at = self.idle_from = now
         self.heard_since_pto = True
         self.eliciting_since_heard = False
@@ -179,10 +182,8 @@ cdef int _frames(
             while at < end and at[0] == 0:
                 at += 1
             continue
-        if kind >= 0x40 or (kind < 0x40 and at - begin != 1):
-            if kind < 0x40:
-                raise PeerError("a frame type in more octets than it needs", PROTOCOL_VIOLATION)
-            raise _encoding("unknown frame")
+        if <size_t>(at - begin) != varint_size(kind):
+            raise PeerError("a frame type in more octets than it needs", PROTOCOL_VIOLATION)
         if kind == ACK or kind == ACK_ECN:
             at = _ack(self, at, end, kind == ACK_ECN, now)
             probing = False
@@ -190,7 +191,10 @@ cdef int _frames(
         if kind == CONNECTION_CLOSE or kind == APPLICATION_CLOSE:
             return _close(self, at, end, kind == APPLICATION_CLOSE, now)
         eliciting = True
-        if kind >= STREAM and kind < STREAM + 8:
+        if kind >= 0x40:
+            probing = False
+            at = _ack_frequency(self, at, end) if kind == ACK_FREQUENCY else _extra(self, kind, at, end)
+        elif kind >= STREAM and kind < STREAM + 8:
             at = _stream_frame(self, at, end, <int>kind)
             probing = False
         elif kind == DATAGRAM or kind == DATAGRAM_LENGTH:
@@ -218,8 +222,8 @@ cdef int _frames(
             return 0
     if eliciting:
         self.eliciting_unreported += 1
-        if self.eliciting_unreported >= ACK_EVERY or not newest or self.received.count > 1 and \
-                self.received.items[self.received.count - 1].start == number:
+        # RFC 9000 §13.2.1 of CE: of a run of marks, the first says it all.
+        if self.eliciting_unreported > self.ack_threshold or self.newly_marked or _reordered(self, number, newest):
             self.ack_now = True
         elif self.ack_at == NEVER:
             self.ack_at = now + self.max_ack_delay
@@ -381,9 +385,14 @@ cdef int _path_response(Receiving self, uint64_t challenge, double now) except -
 cdef const uint8_t* _control_frame(
     Receiving self, const uint8_t* at, const uint8_t* end, int kind, double now
 ) except? NULL:
-    cdef uint64_t a = 0, b = 0, c = 0, before
+    cdef uint64_t a = 0, b = 0, c = 0
     cdef Stream stream
+    if kind > IMMEDIATE_ACK:
+        return _extra(self, <uint64_t>kind, at, end)
     if kind == PING:
+        return at
+    if kind == IMMEDIATE_ACK:
+        self.ack_now = True
         return at
     if kind == HANDSHAKE_DONE:
         if not self.is_client:
@@ -453,9 +462,61 @@ cdef const uint8_t* _control_frame(
         at = get_varint(at, end, &b)
         if at != NULL:
             self.peer_stream(a, True)
-    elif kind != DATA_BLOCKED:
-        raise _encoding(f"frame of unknown type {kind:#x}")
+    # What is left is DATA_BLOCKED: for whoever looks for the reason of a stall.
     return at
+
+
+cdef bint _reordered(Receiving self, uint64_t number, bint newest) noexcept:
+    # Whether an ACK has to tell at once that a packet is missing, or that one has come after all (RFC 9000 §13.2.1), with
+    # the threshold of draft-ietf-quic-ack-frequency §6.2.
+    cdef Range* ranges = self.received.items
+    cdef int last = self.received.count - 1
+    cdef uint64_t reported, missing
+    if not self.reordering_threshold:
+        return False
+    if self.reordering_threshold == 1:
+        return not newest or last > 0 and ranges[last].start == number
+    if not newest and number < self.largest_reported:
+        return True
+    # The lowest number that is missing, and has not been told to be by an ACK that went this far beyond it.
+    reported = 0
+    if self.largest_reported >= self.reordering_threshold:
+        reported = self.largest_reported - self.reordering_threshold + 1
+    missing = self.largest_received
+    while last > 0 and ranges[last].start > reported:
+        missing = ranges[last - 1].stop if ranges[last - 1].stop > reported else reported
+        last -= 1
+    return self.largest_received - missing >= self.reordering_threshold
+
+
+cdef const uint8_t* _ack_frequency(Receiving self, const uint8_t* at, const uint8_t* end) except? NULL:
+    cdef uint64_t values[4]
+    cdef int i
+    for i in range(4):
+        at = get_varint(at, end, &values[i])
+        if at == NULL:
+            return NULL
+    if values[2] < MIN_ACK_DELAY_US:
+        raise PeerError("a requested max_ack_delay below our min_ack_delay", PROTOCOL_VIOLATION)
+    if values[0] < self.ack_frequency_heard:
+        return at       # A later one has come before it.
+    self.ack_frequency_heard = values[0] + 1
+    self.ack_threshold = values[1]
+    # An end that waits too long makes the other suspect a loss: no longer than the parameter may say (RFC 9000 §18.2).
+    self.max_ack_delay = <double>min(values[2], <uint64_t>LONGEST_ACK_DELAY_US) * 1e-6
+    self.reordering_threshold = values[3]
+    return at
+
+
+cdef const uint8_t* _extra(Receiving self, uint64_t kind, const uint8_t* at, const uint8_t* end) except? NULL:
+    cdef Py_ssize_t taken
+    reader = self.extra_readers.get(kind)
+    if reader is None:
+        raise _encoding(f"frame of unknown type {kind:#x}")
+    taken = reader((<const char*>at)[:end - at])
+    if taken < 0 or taken > end - at:
+        return NULL
+    return at + taken
 
 
 cdef int _reset_stream(Receiving self, Stream stream, uint64_t code, uint64_t size) except -1:

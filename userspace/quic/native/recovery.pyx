@@ -9,7 +9,7 @@ from .path cimport MARKING, NOT_MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, 
 from .sent cimport ACKNOWLEDGED, LOST, NEVER_SENT, OUTSTANDING, SentFrame, SentPacket
 from .stream cimport OPEN, Stream
 from .wire cimport (
-    ACK, CRYPTO, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
+    ACK, ACK_FREQUENCY, CRYPTO, EXTRA, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
     PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID, STOP_SENDING, STREAM,
 )
 
@@ -22,6 +22,10 @@ cdef enum:
     MOST_REORDERED = 256
     # Packets by which a path may be seen to reorder; losses behind it are left to the time threshold.
     MOST_BACKOFF = 12
+    ACKS_A_WINDOW = 16
+    # As many as a controller wants to hear, and as let a loss be noticed early in a round trip.
+    MOST_UNTOLD = 63
+    # Packets that a peer is asked to take before it acknowledges them: what a batch holds.
 
 
 cdef class Recovery(Core):
@@ -111,6 +115,8 @@ cdef class Recovery(Core):
             _judge_marks(self, counted, ect0, ect1, marks, now)
         _detect_lost(self, now)
         self.path.controller.end_update(self.path.in_flight, now)
+        if self.peer_min_ack_delay >= 0.0:
+            _ask_for_acks(self)
         if self._newly_acked:
             self.pto_count = 0
             self.probes_wanted = 0
@@ -200,6 +206,15 @@ cdef void _judge_marks(
         path.controller.on_congestion_marks(marks - self.peer_marks, self._newest_sent_at, now)
     self.peer_ect0 = ect0
     self.peer_marks = marks
+
+
+cdef void _ask_for_acks(Recovery self) noexcept:
+    # draft-ietf-quic-ack-frequency §7: fewer acknowledgements, the larger the window. Small changes are not worth a frame.
+    cdef uint64_t wanted = self.path.controller.window // self.path.mtu // ACKS_A_WINDOW
+    wanted = 1 if wanted < 1 else MOST_UNTOLD if wanted > MOST_UNTOLD else wanted
+    if wanted >= 2 * self.threshold_asked or 2 * wanted <= self.threshold_asked:
+        self.threshold_asked = wanted
+        self.ack_frequency_pending = True
 
 
 cdef int _detect_lost(Recovery self, double now) except -1:
@@ -299,6 +314,10 @@ cdef int _frames_acked(Recovery self, SentPacket* packet) except -1:
             if stream is not None:
                 stream.reset_pending = False
                 stream.sending_acknowledged()
+        elif frame.kind == EXTRA:
+            sent = self.extra_sent.pop(frame.id, None)
+            if sent is not None and sent[1] is not None:
+                self.events.append(("extra_acked", sent[1]))
     return 0
 
 
@@ -344,6 +363,12 @@ cdef int _frames_lost(Recovery self, SentPacket* packet) except -1:
                 self.retire_pending.append(frame.id)
         elif frame.kind == HANDSHAKE_DONE:
             self.handshake_done_wanted = True
+        elif frame.kind == ACK_FREQUENCY:
+            if frame.id + 1 == self.ack_frequency_next:
+                self.ack_frequency_pending = True
+        elif frame.kind == EXTRA:
+            if frame.id in self.extra_sent and frame.id not in self.extra_pending:
+                self.extra_pending.append(frame.id)
     return 0
 
 

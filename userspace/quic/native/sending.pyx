@@ -90,6 +90,7 @@ cdef class Sending(Control):
             or self.path.challenge_pending or self.path.response_count != 0
             or len(self.own_cids_pending) != 0 or len(self.retire_pending) != 0
             or self.streams_blocked_pending[BIDI] or self.streams_blocked_pending[UNI] or self.data_blocked_pending
+            or self.ack_frequency_pending or len(self.extra_pending) != 0
             or self.crypto_out.has_work(UNKNOWN)
         )
 

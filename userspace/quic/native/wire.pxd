@@ -33,8 +33,11 @@ cdef enum FrameType:
     CONNECTION_CLOSE = 0x1c
     APPLICATION_CLOSE = 0x1d
     HANDSHAKE_DONE = 0x1e
+    IMMEDIATE_ACK = 0x1f    # draft-ietf-quic-ack-frequency
     DATAGRAM = 0x30         # without a length: to the end of the packet
     DATAGRAM_LENGTH = 0x31
+    ACK_FREQUENCY = 0xaf    # draft-ietf-quic-ack-frequency
+    EXTRA = 0xff            # any frame of an extension that is registered; only in our own records
 
 cdef enum ErrorCode:
     NO_ERROR = 0x00
