@@ -164,6 +164,9 @@ class Spawner:
         self.home = tmp / "home"
         self.home.mkdir()
         self.give(self.home)
+        self._temporary = tmp / "t"
+        self._temporary.mkdir()
+        self.give(self._temporary)
         self._hold = tmp / "hold"
         self._hold.mkdir()
         self._running: list[Process] = []
@@ -242,6 +245,9 @@ class Spawner:
         base = {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8", "GIT_CONFIG_NOSYSTEM": "1"}
         if root:
             base["HOME"] = str(self.tmp)
+        else:
+            # The system's own may be root's alone, as in some containers; danted and Chromium need one.
+            base["TMPDIR"] = str(self._temporary)
         return {**base, **(extra or {})}
 
     def command(
