@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from .credentials import Credentials
@@ -107,6 +108,7 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback
 
 
+@lru_cache(1024)
 def address_key(host: str) -> str:
     """What counts as one client: an IPv4 address, or an IPv6 /64, which one machine usually has for itself."""
     address = ipaddress.ip_address(host.partition("%")[0])

@@ -114,23 +114,30 @@ class Client:
         """Whether ``run`` has begun, and with it the care for the socket."""
         self._flow: Flow | None = None
         self._half_closed = False
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gone = False
+        self._working: asyncio.Task[Any] | None = None
+        """The task that works for the application, and is of no use when that has gone."""
 
     async def run(self, serve: Callable[[Client], Coroutine[Any, Any, Outcome]], watch: Watch) -> None:
         """Serve the connection, then relay or close as serve says. The socket is closed in the end, come what may."""
         outcome: Outcome = Ending.RESET
         self.started = True
         try:
-            watch.add(self.sock, self._on_gone)
+            watch.add(self.sock, self._on_gone, reading=True)
             outcome = await serve(self)
         except (ClientGone, OSError):
             pass  # the application is gone; there is nobody to tell
         finally:
-            watch.discard(self.sock)
+            # A relay takes the watch over with the socket.
+            if not isinstance(outcome, Tunnel):
+                watch.discard(self.sock, closing=outcome is Ending.RESET)
             if outcome is Ending.RESET:
                 reset(self.sock)
         if isinstance(outcome, Tunnel):
-            await self._relay(outcome)
+            try:
+                await self._relay(outcome)
+            finally:
+                watch.discard(self.sock)
         elif outcome is Ending.GENTLY:
             self.phase = Phase.IDLE
             await close_gently(self.sock, self.config.linger_timeout)
@@ -176,18 +183,23 @@ class Client:
     async def until_gone(self, flow: Flow, work: Coroutine[Any, Any, T]) -> T:
         """The result of work, which uses flow. Raises what work raises, and ClientGone when the application goes
         first; then, and when this is cancelled, flow is aborted and work cancelled."""
-        task = asyncio.get_running_loop().create_task(work)
-        first: set[asyncio.Future[Any]] = {task, self._gone}
-        try:
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
+        if self._left():
+            work.close()
+            flow.abort()
             raise ClientGone
+        # As asyncio.timeout does it: a cancellation of our own is told from others' by their count.
+        task = self._working = asyncio.current_task()
+        assert task is not None
+        others = task.cancelling()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            flow.abort()
+            if self._left() and task.uncancel() <= others:
+                raise ClientGone from None
+            raise
         finally:
-            if not task.done():
-                flow.abort()
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            self._working = None
 
     async def say(self, data: bytes) -> None:
         """Send our last words, not waiting longer than the client is given to read them."""
@@ -213,7 +225,12 @@ class Client:
             reset(self.sock)
             raise
 
+    def _left(self) -> bool:
+        return self._gone
+
     def _on_gone(self, failed: bool) -> None:
         # Without failing: a unix socket whose other end was closed, or any whose directions have both ended in order.
-        if (failed or not self._half_closed) and not self._gone.done():
-            self._gone.set_result(None)
+        if (failed or not self._half_closed) and not self._gone:
+            self._gone = True
+            if self._working is not None:
+                self._working.cancel()

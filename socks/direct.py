@@ -42,7 +42,7 @@ class SocketExit:
     def open(self, request: Request) -> SocketFlow:
         """Begin to dial; returns at once. Must be called from a running loop."""
         if self._watch is None:
-            self._watch = Watch()
+            self._watch = Watch.shared()
         flow = SocketFlow(self._dial, request, self._watch, self._flows.discard)
         self._flows.add(flow)
         return flow

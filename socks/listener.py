@@ -85,7 +85,7 @@ class Listener:
         self._sockets = sockets
         self._files = files
         self._statistics = Statistics()
-        self._watch = Watch()
+        self._watch = Watch.shared()
         self._clients: dict[asyncio.Task[None], Client] = {}
         self._per_address: Counter[str] = Counter()
         self._counted = 0

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 from typing import Final
 
 from .types import Failure
+from .watch import Watch
 
 READ_SIZE: Final = 64 << 10
 """Bytes read at once: fills a TCP window of a fast path, and is fair to other connections."""
@@ -28,6 +30,10 @@ _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 async def wait_readable(sock: socket.socket) -> None:
     """Wait until a read would not block. Cancelling takes nothing."""
     loop = asyncio.get_running_loop()
+    watch = Watch.current(loop)
+    if watch is not None:
+        await watch.wait_readable(sock)
+        return
     fd = sock.fileno()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_reader(fd, _resolve, ready)
@@ -40,6 +46,10 @@ async def wait_readable(sock: socket.socket) -> None:
 async def wait_writable(sock: socket.socket) -> None:
     """Wait until a write would not block."""
     loop = asyncio.get_running_loop()
+    watch = Watch.current(loop)
+    if watch is not None:
+        await watch.wait_writable(sock)
+        return
     fd = sock.fileno()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(fd, _resolve, ready)
@@ -47,6 +57,20 @@ async def wait_writable(sock: socket.socket) -> None:
         await ready
     finally:
         loop.remove_writer(fd)
+
+
+async def connect(sock: socket.socket, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    """Connect a non-blocking socket to an IP literal. Raises OSError.
+
+    ``loop.sock_connect`` of uvloop 0.22 looks even literals up in a thread, which costs more than the connection.
+    """
+    try:
+        sock.connect(address)
+    except (BlockingIOError, InterruptedError):
+        await wait_writable(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error)) from None
 
 
 async def receive(sock: socket.socket, size: int = READ_SIZE) -> bytes:

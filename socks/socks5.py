@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from .credentials import Credentials
@@ -202,7 +203,7 @@ class Socks5Server:
             except ValueError as error:
                 raise PeerError(f"bad SOCKS request: {error}", reply=self._general_failure()) from None
         else:
-            host = str(ipaddress.ip_address(raw))
+            host = _text_of(raw)
         if port == 0 and verb is Verb.CONNECT:
             raise PeerError("bad SOCKS request: port 0 cannot be connected to", reply=self._general_failure())
         return Command(verb, host, port, self._user)
@@ -217,16 +218,22 @@ def encode_reply(rep: int, bound: Bound | None = None, *, ipv6: bool = False) ->
     An address that is not known is zeros, of IPv6 when the request was. ATYP 3 is never used: many clients read ten
     bytes and no more.
     """
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address = (
-        ipaddress.IPv6Address(0) if ipv6 else ipaddress.IPv4Address(0)
-    )
-    port = 0
-    if bound is not None:
-        try:
-            parsed = ipaddress.ip_address(bound.host)
-        except ValueError:
-            parsed = address
-        if not parsed.is_unspecified:
-            address, port = parsed, bound.port
-    address_type = ATYP_IPV6 if address.version == 6 else ATYP_IPV4
-    return bytes((VERSION, rep, 0, address_type)) + address.packed + port.to_bytes(2, "big")
+    packed = _packed(bound.host) if bound is not None else b""
+    port = bound.port if bound is not None and packed else 0
+    packed = packed or bytes(16 if ipv6 else 4)
+    return bytes((VERSION, rep, 0, ATYP_IPV6 if len(packed) == 16 else ATYP_IPV4)) + packed + port.to_bytes(2, "big")
+
+
+@lru_cache(1024)
+def _text_of(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
+
+
+@lru_cache(1024)
+def _packed(host: str) -> bytes:
+    """b"" for what is no address, or an unspecified one."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return b""
+    return b"" if address.is_unspecified else address.packed

@@ -34,6 +34,8 @@ class Routes:
 
     def route(self, host: str, port: int) -> str:
         """tunnel, direct or block for a name or an address literal without brackets."""
+        if not self._rules:
+            return "tunnel"
         try:
             address = ip_address(host)
         except ValueError:

@@ -44,8 +44,9 @@ class FlowTable:
     def __init__(self, loop: asyncio.AbstractEventLoop, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._loop = loop
         self._idle_timeout = idle_timeout
-        self.watch = Watch()
-        """Notices resets for all relays; one epoll descriptor."""
+        self.watch = Watch.shared()
+        """Of all relays' sockets."""
+        self._closed = False
         self._flows: set[Carried] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
@@ -94,7 +95,9 @@ class FlowTable:
     def close(self) -> None:
         """Reset what is still open and let go of the descriptor."""
         self.abort_all(Cause.RESET, "shutting down")
-        self.watch.close()
+        if not self._closed:
+            self._closed = True
+            self.watch.close()
 
     async def wait_empty(self) -> None:
         """Return when no flow is open."""

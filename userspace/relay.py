@@ -95,7 +95,7 @@ class Relay:
             # A debt is the client's, not a flow's: one flow after the other would otherwise each begin without it.
             self._take_rest(self._charge(0, self._active_at))
         try:
-            self._watch.add(self._sock, self._hung_up)
+            self._watch.add(self._sock, self._hung_up, reading=True)
             self._update_reading()
         except OSError as error:
             # No room in the kernel for another watch (epoll(7), max_user_watches).
@@ -152,10 +152,8 @@ class Relay:
 
     def _update_reading(self) -> None:
         wanted = not (self._paused or self._read_eof or self._closed or self._rest is not None)
-        if wanted and not self._reading:
-            self._loop.add_reader(self._fd, self._readable)
-        elif self._reading and not wanted:
-            self._loop.remove_reader(self._fd)
+        if wanted != self._reading and not self._closed:
+            self._watch.on_readable(self._sock, self._readable if wanted else None)
         self._reading = wanted
 
     def _join(self) -> None:
@@ -200,7 +198,7 @@ class Relay:
     def _socket_full(self) -> None:
         if not self._writing and not self._closed:
             self._writing = True
-            self._loop.add_writer(self._fd, self._writable)
+            self._watch.on_writable(self._sock, self._writable)
 
     def _writable(self) -> None:
         """With a pump: the socket takes bytes again."""
@@ -208,7 +206,7 @@ class Relay:
             return
         if self._pump.write() and self._writing:
             self._writing = False
-            self._loop.remove_writer(self._fd)
+            self._watch.on_writable(self._sock, None)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -241,11 +239,11 @@ class Relay:
         if backlog:
             if not self._writing and self._rest is None:
                 self._writing = True
-                self._loop.add_writer(self._fd, self._flush)
+                self._watch.on_writable(self._sock, self._flush)
             return
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._fd)
+            self._watch.on_writable(self._sock, None)
         if self._write_eof:
             self._shutdown()
         else:
@@ -259,7 +257,7 @@ class Relay:
         self._update_reading()
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._fd)
+            self._watch.on_writable(self._sock, None)
 
     def _rested(self) -> None:
         self._rest = None
@@ -305,17 +303,12 @@ class Relay:
             # The session's window is shared: what is thrown away here is credit for other flows.
             self._flow.consumed(sum(len(chunk) for chunk in self._backlog))
             self._backlog.clear()
-        if self._reading:
-            self._loop.remove_reader(self._fd)
-            self._reading = False
-        if self._writing:
-            self._loop.remove_writer(self._fd)
-            self._writing = False
+        self._reading = self._writing = False
         if self._pump is not None:
             self._sent, self._received, self._active_at = self.sent, self.received, self.active_at
             pump, self._pump = self._pump, None
             pump.close()
-        self._watch.discard(self._sock)
+        self._watch.discard(self._sock, closing=True)
         if reset:
             reset_socket(self._sock)
         else:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from quicsocks.netstack.icmp import Unreachable, parse_error
-from quicsocks.userspace.egress.dial import ERRNO_CAUSES, MOST_TELLING, DialConfig, Dialler, icmp_for
+from quicsocks.userspace.egress.dial import ERRNO_CAUSES, MOST_TELLING, DialConfig, Dialler, DialResult, icmp_for
 from quicsocks.userspace.egress.own_addresses import OwnAddresses
 from quicsocks.userspace.egress.policy import Policy
 from quicsocks.userspace.egress.rules import parse_rules
@@ -275,11 +275,12 @@ def test_cancellation_while_the_losers_are_cleared_away_closes_the_winner(
 ) -> None:
     async def main() -> None:
         ours, theirs = tcp_pair()
+        result = DialResult(ours, ("127.0.0.1", 1), ("127.0.0.2", 80))
         lost, leave = asyncio.Event(), asyncio.Event()
 
-        async def attempt(self: Dialler, address: IPAddress, port: int) -> socket.socket:
+        async def attempt(self: Dialler, address: IPAddress, port: int) -> DialResult:
             if str(address) == "127.0.0.2":
-                return ours
+                return result
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from quicsocks.netstack.icmp import Unreachable, icmp_error
+from quicsocks.socks.sockets import connect
 
 from ..quic.errors import LocalError
 from ..tunnel.types import Cause, FlowFailed
@@ -24,7 +25,10 @@ from .own_addresses import OwnAddresses
 from .policy import Policy
 from .race import ATTEMPT_DELAY, Race, interleave
 from .resolve import Resolver
-from .special import IPAddress
+from .special import IPAddress, IPNetwork
+
+MOST_LITERALS = 1024
+"""IP literals whose verdict is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class Dialler:
         self._on_event = on_event
         self._told: dict[str, float] = {}
         self._sources = _source_addresses(self._config.source_addresses)
+        self._options = _options(self._config)
+        self._told_own: tuple[Policy, tuple[IPNetwork, ...]] | None = None
+        self._literals: dict[tuple[str, int], tuple[object, tuple[IPAddress, ...]]] = {}
+        """Of literals that may be dialled: under which rules and surroundings that was found, and the addresses."""
 
     async def addresses(self, host: str, port: int) -> list[IPAddress]:
         """Resolve host where needed and return the addresses that may be dialled, in the order to try. Raises
@@ -81,6 +89,11 @@ class Dialler:
 
         host: a name or an IP literal. port: 1 to 65535.
         """
+        policy = self.policy
+        self._look_around(policy)
+        known = self._literals.get((host, port))
+        if known is not None and known[0] is policy.state:
+            return list(known[1])
         try:
             parsed = parse_host(host)
         except HostError as error:
@@ -88,17 +101,15 @@ class Dialler:
             raise FlowFailed(cause, str(error)) from None
         if not 1 <= port <= 65535:
             raise FlowFailed(Cause.DENIED, f"port {port} cannot be dialled")
-        policy = self.policy
         if isinstance(parsed, str):
             name: str | None = parsed
             verdict = policy.check_name(parsed, port)
             if not verdict.allowed:
                 raise FlowFailed(verdict.cause or Cause.DENIED, verdict.reason)
             found = await self._resolver.resolve(parsed)
+            self._look_around(policy)
         else:
             name, found = None, [parsed]
-        if self._own_addresses is not None:
-            policy.set_own_addresses(self._own_addresses.current(asyncio.get_running_loop().time()))
         allowed = []
         refused: FlowFailed | None = None
         for address in found:
@@ -112,7 +123,20 @@ class Dialler:
                     refused = failure
         if not allowed:
             raise refused or FlowFailed(Cause.NAME_NOT_FOUND, "the name has no address")
-        return interleave(allowed)
+        allowed = interleave(allowed)
+        if name is None:
+            if len(self._literals) >= MOST_LITERALS:
+                self._literals.clear()
+            self._literals[host, port] = policy.state, tuple(allowed)
+        return allowed
+
+    def _look_around(self, policy: Policy) -> None:
+        """Tell policy of the host's own addresses."""
+        if self._own_addresses is not None:
+            own = self._own_addresses.current(asyncio.get_running_loop().time())
+            if self._told_own != (policy, own):
+                self._told_own = policy, own
+                policy.set_own_addresses(own)
 
     async def dial(self, host: str, port: int) -> DialResult:
         """Connect to host, a name or an IP literal, at port. Raises FlowFailed.
@@ -139,10 +163,16 @@ class Dialler:
         usable = [address for address in candidates if not self._sources or address.version in self._sources]
         if not usable:
             raise FlowFailed(Cause.FAMILY_UNSUPPORTED, "no source address of the destination's family is configured")
+        if len(usable) == 1:
+            try:
+                async with asyncio.timeout(self._config.connect_timeout):
+                    return await self._attempt(usable[0], port)
+            except TimeoutError:
+                raise self._failed(Cause.TIMED_OUT, "no answer in time", usable[0], port) from None
         race = Race(usable, loop.time(), self._config.connect_timeout, self._config.attempt_delay)
-        running: dict[asyncio.Task[socket.socket], IPAddress] = {}
+        running: dict[asyncio.Task[DialResult], IPAddress] = {}
         failures: list[FlowFailed] = []
-        winner: socket.socket | None = None
+        winner: DialResult | None = None
         try:
             while winner is None and not race.lost:
                 while (address := race.next_attempt(loop.time())) is not None:
@@ -156,7 +186,7 @@ class Dialler:
                         if winner is None:
                             winner = task.result()
                         else:
-                            task.result().close()
+                            task.result().sock.close()
                     elif isinstance(error, FlowFailed):
                         failures.append(error)
                         race.attempt_failed(address, loop.time())
@@ -170,17 +200,17 @@ class Dialler:
                 # Before the winner is let go of: a cancellation in this moment closes it, too.
                 await _discard(running)
                 running = {}
-                result, winner = self._result(winner), None
+                result, winner = winner, None
                 return result
             if race.expired:
                 failures.append(self._failed(Cause.TIMED_OUT, "no answer in time", usable[0], port))
             raise min(failures, key=lambda failure: MOST_TELLING.index(failure.cause))
         finally:
             if winner is not None:
-                winner.close()
+                winner.sock.close()
             await _discard(running)
 
-    async def _attempt(self, address: IPAddress, port: int) -> socket.socket:
+    async def _attempt(self, address: IPAddress, port: int) -> DialResult:
         """One connect. Raises FlowFailed."""
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         target = (str(address), port) if address.version == 4 else (str(address), port, 0, 0)
@@ -190,13 +220,15 @@ class Dialler:
             sock.setblocking(False)
             self._set_options(sock)
             self._bind(sock, address)
-            await asyncio.get_running_loop().sock_connect(sock, target)
-            if sock.getsockname()[:2] == sock.getpeername()[:2]:
+            await connect(sock, target)
+            local = sock.getsockname()
+            if local[1] == port and local[:2] == sock.getpeername()[:2]:
                 # TCP's simultaneous open lets a socket connect to itself when the destination is a free port of the
                 # ephemeral range on this host: nobody listens there.
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "the connection came back to itself")
-            connected, sock = sock, None
-            return connected
+            result = DialResult(sock, (local[0], local[1]), target[:2])
+            sock = None
+            return result
         except OSError as error:
             raise self._failure(error, address, port) from None
         finally:
@@ -206,16 +238,11 @@ class Dialler:
     def _set_options(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (
-            ("TCP_KEEPIDLE", self._config.keepalive_idle),
-            ("TCP_KEEPALIVE", self._config.keepalive_idle),  # the same on macOS
-            ("TCP_KEEPINTVL", self._config.keepalive_interval),
-            ("TCP_KEEPCNT", self._config.keepalive_count),
-        ):
-            option = getattr(socket, name, None)
-            if option is not None:
-                with contextlib.suppress(OSError):  # a tuning that a sandbox may lack; the flow works without
-                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        try:
+            for option, value in self._options:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        except OSError:
+            pass  # a tuning that a sandbox may lack; the flow works without
 
     def _bind(self, sock: socket.socket, address: IPAddress) -> None:
         source = self._sources.get(address.version)
@@ -240,15 +267,6 @@ class Dialler:
 
     def _failed(self, cause: Cause, detail: str, address: IPAddress, port: int) -> FlowFailed:
         return FlowFailed(cause, detail, icmp_for(cause, address, port))
-
-    def _result(self, sock: socket.socket) -> DialResult:
-        try:
-            local, remote = sock.getsockname(), sock.getpeername()
-        except OSError as error:
-            # Connected and reset before anyone looked.
-            sock.close()
-            raise FlowFailed(Cause.RESET, error.strerror or "") from None
-        return DialResult(sock, (local[0], local[1]), (remote[0], remote[1]))
 
     def _tell(self, kind: str, text: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -285,7 +303,18 @@ def _source_addresses(addresses: tuple[str, ...]) -> dict[int, str]:
     return sources
 
 
-async def _discard(running: dict[asyncio.Task[socket.socket], IPAddress]) -> None:
+def _options(config: DialConfig) -> list[tuple[int, int]]:
+    """Options of TCP's level that this system has, and their values."""
+    wanted = (
+        ("TCP_KEEPIDLE", config.keepalive_idle),
+        ("TCP_KEEPALIVE", config.keepalive_idle),  # the same on macOS
+        ("TCP_KEEPINTVL", config.keepalive_interval),
+        ("TCP_KEEPCNT", config.keepalive_count),
+    )
+    return [(getattr(socket, name), value) for name, value in wanted if hasattr(socket, name)]
+
+
+async def _discard(running: dict[asyncio.Task[DialResult], IPAddress]) -> None:
     """Cancel what lost, and close what connected all the same. Finishes also when the caller is cancelled again."""
     for task in running:
         task.cancel()
@@ -294,9 +323,9 @@ async def _discard(running: dict[asyncio.Task[socket.socket], IPAddress]) -> Non
         await asyncio.wait(running)
 
 
-def _close_late(task: asyncio.Task[socket.socket]) -> None:
+def _close_late(task: asyncio.Task[DialResult]) -> None:
     if not task.cancelled() and task.exception() is None:
-        task.result().close()
+        task.result().sock.close()
 
 
 ERRNO_CAUSES = {
@@ -317,6 +346,7 @@ ERRNO_CAUSES = {
     errno.EPROTONOSUPPORT: Cause.FAMILY_UNSUPPORTED,
     errno.ECONNRESET: Cause.RESET,
     errno.ECONNABORTED: Cause.RESET,
+    errno.ENOTCONN: Cause.RESET,  # connected, and reset before anyone looked
     errno.ENOPROTOOPT: Cause.REFUSED,  # Linux: ICMP protocol unreachable
     errno.EINVAL: Cause.NETWORK_UNREACHABLE,  # Linux: a destination that no route can have
 }

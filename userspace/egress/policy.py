@@ -53,6 +53,8 @@ class Policy:
         nat64_prefixes: Iterable[IPv6Network] = (),
     ) -> None:
         self.rules = tuple(rules)
+        self.state: object = None
+        """Another object whenever verdicts may be others."""
         self._own: tuple[IPNetwork, ...] = ()
         self._nat64: tuple[IPv6Network, ...] = ()
         self.set_own_addresses(own_addresses)
@@ -67,7 +69,10 @@ class Policy:
         return self._nat64
 
     def set_own_addresses(self, own_addresses: Iterable[IPAddress | IPNetwork]) -> None:
-        self._own = tuple(dict.fromkeys(_as_network(entry) for entry in own_addresses))
+        own = tuple(dict.fromkeys(_as_network(entry) for entry in own_addresses))
+        if own != self._own or self.state is None:
+            self._own = own
+            self.state = object()
 
     def set_nat64_prefixes(self, prefixes: Iterable[IPv6Network]) -> None:
         """Take the translators' prefixes. They only add refusals: who can forge the discovery (RFC 7050 §5) can close
@@ -77,6 +82,7 @@ class Policy:
             if prefix.prefixlen not in NAT64_LENGTHS:
                 raise ValueError(f"a NAT64 prefix has one of {NAT64_LENGTHS} bits: {prefix}")
         self._nat64 = found
+        self.state = object()
 
     def check_name(self, host_name: str, port: int) -> Verdict:
         """Whether a name need be resolved at all: a refusal here is final, and nothing was asked of any resolver.

@@ -7,10 +7,13 @@ which looks at the address that is really dialled; nothing here replaces it.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from ..quic.errors import LocalError
 
 ADDRESS_SIZE = 16
+REMEMBERED = 1024
+"""Answers that each function here remembers: programs ask for the same few addresses again and again."""
 
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -18,6 +21,7 @@ _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+@lru_cache(REMEMBERED)
 def parse_literal(host: str) -> IPAddress | None:
     """The address that host spells, or None when it is not an IP literal. Four decimal parts or RFC 4291 text only:
     forms such as ``127.1`` or ``0x7f000001`` are names here. IPv4-mapped IPv6 becomes IPv4.
@@ -42,12 +46,14 @@ def pack_address(address: IPAddress) -> bytes:
     return address.packed
 
 
+@lru_cache(REMEMBERED)
 def unpack_address(octets: bytes) -> IPAddress:
     """The address in 16 octets; IPv4-mapped IPv6 becomes IPv4."""
     address = ipaddress.IPv6Address(octets)
     return address.ipv4_mapped or address
 
 
+@lru_cache(REMEMBERED)
 def forbidden(address: IPAddress, *, loopback: bool) -> str:
     """Why address must not stand in a Connect TLV, or "".
 
