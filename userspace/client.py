@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quicsocks.socks.config import ListenerConfig
 from quicsocks.socks.credentials import Credentials
@@ -26,7 +26,6 @@ from .child import CommandFailed, run_command
 from .client_exit import ClientExit, Routes, direct_exit
 from .client_flow import ClientFlow
 from .egress.special import IPAddress
-from .egress.tunnel_dns import StreamResolver
 from .environment import child_environment, proxy_variables
 from .families import to_dial
 from .flows import FlowTable
@@ -43,6 +42,9 @@ from .state import StateError, StateFolder
 from .status import StatusServer, socket_path
 from .tunnel.types import ALPN_QT, ALPN_QUICSOCKS
 from .uplink import EXIT_FAILED, Uplink, UplinkConfig
+
+if TYPE_CHECKING:
+    from .egress.tunnel_dns import StreamResolver
 
 RESOLVE_TIMEOUT = 5.0
 """Seconds for the concentrator's own name; after that the attempt has failed and is repeated."""
@@ -62,7 +64,12 @@ class Client:
         self._endpoint = endpoint
         self._events = events
         self.flows = FlowTable(loop, settings.limits.flow_idle_timeout)
-        self._resolver = StreamResolver(self._open_resolver) if settings.dns is not None else None
+        self._resolver: StreamResolver | None = None
+        if settings.dns is not None:
+            # dnspython is 3.5 MB of memory, which others need not have.
+            from .egress.tunnel_dns import StreamResolver
+
+            self._resolver = StreamResolver(self._open_resolver)
         self.ready = asyncio.Event()
         """Set when the first connection stands."""
         link = settings.link

@@ -36,7 +36,8 @@ class OwnAddresses:
         """The host's own networks as of now. Raises nothing: when they cannot be read, the last answer stays."""
         if self._expires is None or now >= self._expires:
             networks = self._read()
-            if networks or self._expires is None:
+            # The same answer stays the same object, which is quick to compare.
+            if (networks or self._expires is None) and networks != self._networks:
                 self._networks = networks
             self._expires = now + self._max_age
         return self._networks

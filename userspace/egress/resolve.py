@@ -19,12 +19,14 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..tunnel.types import Cause, FlowFailed
 from .names import HostError, is_localhost, normalise_name
 from .special import IPAddress, nat64_prefixes_from
-from .tunnel_dns import Duplex, StreamResolver, StreamResolverConfig
+
+if TYPE_CHECKING:
+    from .tunnel_dns import Duplex, StreamResolverConfig
 
 
 class Resolver(Protocol):
@@ -95,6 +97,9 @@ class DnsResolver:
     def __init__(
         self, address: str, port: int = 53, config: StreamResolverConfig | None = None, hosts: HostsFile | None = None
     ) -> None:
+        # dnspython is 3.5 MB of memory, which those who name no server need not have.
+        from .tunnel_dns import StreamResolver
+
         self._address = (address, port)
         self._hosts = hosts
         self._stream_resolver = StreamResolver(self._open, config)
