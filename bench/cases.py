@@ -141,6 +141,7 @@ def _bulk(subject: Subject, case: str, flows: int, seconds: float | None = None)
         "cpu_s_per_gb": result["cpu"] / (result["bytes"] / 1e9) if subject.running.programs else None,
         "mb": result["bytes"] / 1e6,
         "seconds": result["seconds"],
+        "jain": result.get("jain"),
     }
 
 

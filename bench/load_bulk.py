@@ -40,9 +40,11 @@ def verify(via: Via, target: tuple[str, int], size: int, seconds: float) -> dict
 def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: float) -> dict[str, Any]:
     """Fetch size bytes in all over so many flows at once, for at most so many seconds.
 
-    Returns bytes, seconds, and complete: whether all came before the time was up.
+    Returns bytes, seconds, complete: whether all came before the time was up; and jain: Jain's fairness index of what the
+    flows had got when the first was complete, or the time was up.
     """
     share = size // flows
+    fairness = None
     socks = [connect(via, target) for _ in range(flows)]
     sink = bytearray(CHUNK)
     left = dict.fromkeys(socks, share)
@@ -65,12 +67,21 @@ def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: 
                         raise FlowError(f"a download ended {left[ready]} bytes early")
                     left[ready] -= count
                     if not left[ready]:
+                        fairness = fairness or jain([share - rest for rest in left.values()])
                         selector.unregister(ready)
             elapsed = time.perf_counter() - start
     finally:
         for sock in socks:
             sock.close()
-    return _result(share * flows - sum(left.values()), elapsed, complete=not any(left.values()))
+    fairness = fairness or jain([share - rest for rest in left.values()])
+    result = _result(share * flows - sum(left.values()), elapsed, complete=not any(left.values()))
+    return {**result, "jain": fairness}
+
+
+def jain(shares: list[int]) -> float:
+    """1 when all are equal, 1 / n when one has all."""
+    squares = sum(share * share for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 
 
 def upload(via: Via, target: tuple[str, int], flows: int, size: int, seconds: float) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def markdown(result: Result) -> str:
             ("CPU s/GB", lambda cases: _number(cases, "up", "cpu_s_per_gb")),
             ("16 down MB/s", lambda cases: _number(cases, "down16", "mb_per_s")),
             ("CPU s/GB", lambda cases: _number(cases, "down16", "cpu_s_per_gb")),
+            ("Jain", lambda cases: _number(cases, "down16", "jain")),
         ],
     )
     lines += _table(

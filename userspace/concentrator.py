@@ -53,6 +53,8 @@ WATCH_INTERVAL = 0.5
 SESSIONS_PER_CLIENT = 32
 """Sessions of one client: as many commands as a person runs at once, each with its own. What stalled flows may hold is
 counted for a session, and the sessions of all clients together are limited: neither is one client's to use up."""
+SPARE_STREAMS = 64
+"""Streams of a session beyond its flows: a refusal is a stream, too, until the client has heard it."""
 DRAIN_CLOSE = 1.0
 """Seconds for the sessions' closing packets to leave after the drain."""
 
@@ -128,7 +130,11 @@ class Concentrator:
             private_key=self._credentials.private_key,
             secret=self._secret.current,
             previous_secret=self._secret.previous,
-            limits=Limits(handshake_timeout=limits.handshake_timeout, congestion=transport.controller),
+            limits=Limits(
+                handshake_timeout=limits.handshake_timeout,
+                congestion=transport.controller,
+                max_streams_bidi=max(Limits().max_streams_bidi, limits.flows_per_client + SPARE_STREAMS),
+            ),
             crypto_profile=transport.crypto_profile,
             keylog=transport.keylog,
             max_half_open=limits.half_open,

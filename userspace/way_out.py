@@ -7,6 +7,8 @@ import socket
 from collections.abc import Sequence
 from ipaddress import ip_network
 
+from quicsocks.socks.sockets import connect
+
 from .chain.upstream import Upstream, UpstreamDialler
 from .egress.dial import DialConfig, Dialler
 from .egress.fair import FairResolver
@@ -111,7 +113,7 @@ def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
     )
     public = PublicAddresses(_public_host(settings))
     own = OwnAddresses(public.own_networks)
-    dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, own, events.warn)
+    dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, own, events.warn, connect)
     upstream = None
     if settings.upstream is not None:
         upstream = UpstreamDialler(dialler, Upstream.parse(settings.upstream), events.warn)

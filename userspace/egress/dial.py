@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from quicsocks.netstack.icmp import Unreachable, icmp_error
-from quicsocks.socks.sockets import connect
 
 from ..quic.errors import LocalError
 from ..tunnel.types import Cause, FlowFailed
@@ -29,6 +29,10 @@ from .special import IPAddress, IPNetwork
 
 MOST_LITERALS = 1024
 """IP literals whose verdict is remembered."""
+
+
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+Connect = Callable[[socket.socket, SocketAddress], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,9 @@ class DialResult:
 
 class Dialler:
     """policy may be replaced at any time (``dialler.policy = ...``); dials under way finish under the one they began
-    with. own_addresses: asked before each dial; None leaves the policy's own as they are. on_event(kind, text): told
-    what the operator should know, once a minute for each kind."""
+    with. connect: connects a non-blocking socket to an IP literal; raises OSError. own_addresses: asked before each dial;
+    None leaves the policy's own as they are. on_event(kind, text): told what the operator should know, once a minute for
+    each kind."""
 
     def __init__(
         self,
@@ -70,8 +75,10 @@ class Dialler:
         config: DialConfig | None = None,
         own_addresses: OwnAddresses | None = None,
         on_event: Callable[[str, str], None] | None = None,
+        connect: Connect | None = None,
     ) -> None:
         self.policy = policy
+        self._connect = connect or connect_with_loop
         self._resolver = resolver
         self._config = config or DialConfig()
         self._own_addresses = own_addresses
@@ -220,7 +227,7 @@ class Dialler:
             sock.setblocking(False)
             self._set_options(sock)
             self._bind(sock, address)
-            await connect(sock, target)
+            await self._connect(sock, target)
             local = sock.getsockname()
             if local[1] == port and local[:2] == sock.getpeername()[:2]:
                 # TCP's simultaneous open lets a socket connect to itself when the destination is a free port of the
@@ -273,6 +280,30 @@ class Dialler:
         if self._on_event is not None and now - self._told.get(kind, float("-inf")) >= 60.0:
             self._told[kind] = now
             self._on_event(kind, text)
+
+
+async def connect_with_loop(sock: socket.socket, address: SocketAddress) -> None:
+    """As ``loop.sock_connect``, which in uvloop 0.22 looks even literals up in a thread."""
+    try:
+        sock.connect(address)
+        return
+    except (BlockingIOError, InterruptedError):
+        pass
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock, _resolve, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock)
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+def _resolve(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def icmp_for(cause: Cause, destination: IPAddress, port: int, source: IPAddress | None = None) -> bytes:
