@@ -195,7 +195,8 @@ def test_eight_clients_from_enrolment_to_drain(tmp_path: Path) -> None:
         # Whoever is revoked goes, and at once, wherever they are.
         for number in range(CLIENTS - 1):
             made.registry.revoke(f"client-{number}", 1.0)
-        assert (await made.ask("clients-changed"))["ended"] == CLIENTS - 1
+        # On a slow machine, the look that the supervisor takes twice a second has found the first of them already.
+        assert (await made.ask("clients-changed"))["ended"] <= CLIENTS - 1
         await wait_until(lambda: [client.count("refused") for client in made.clients] == [1] * (CLIENTS - 1) + [0])
         assert [one["name"] for one in (await made.status())["clients"]] == [f"client-{CLIENTS - 1}"]
         assert await made.stop() == 0
