@@ -41,6 +41,22 @@ def issued(name: str = "server.example", days: int = 365) -> tuple[Identity, byt
     return _identity(key, leaf, name), root.public_bytes(Encoding.PEM)
 
 
+@functools.cache
+def chain(length: int, name: str = "server.example") -> Identity:
+    """A leaf for name under so many authorities, each below the next; all of them are in the certificate file."""
+    names = [name, *(f"Authority {number}" for number in range(length))]
+    keys = [_key("rsa") for _ in names]
+    certificates = [
+        _certificate(key, subject, issuer, issuer_key, 365, authority=subject != name)
+        for key, subject, issuer, issuer_key in zip(
+            keys, names, [*names[1:], names[-1]], [*keys[1:], keys[-1]], strict=True
+        )
+    ]
+    leaf = _identity(keys[0], certificates[0], name)
+    below = [certificate.public_bytes(Encoding.PEM) for certificate in certificates]
+    return Identity(b"".join(below), leaf.private_key, leaf.public_key, leaf.pin)
+
+
 def _key(kind: str) -> Key:
     match kind:
         case "p256":

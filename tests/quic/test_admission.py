@@ -137,7 +137,7 @@ def test_other_versions_are_answered_without_state() -> None:
     (answer,) = answers(pair)
     header = pull_quic_header(Buffer(data=answer))
     assert header.packet_type is QuicPacketType.VERSION_NEGOTIATION
-    assert header.supported_versions == [1]
+    assert header.supported_versions == [1, 0x6B3343CF]
     assert header.source_cid == initial[6:14]
     assert header.destination_cid == initial[15:23]
     assert pair.server.hub.statistics()["sessions"] == 0

@@ -85,7 +85,7 @@ CONNECTION_ATTRIBUTES = {
     "_crypto_buffers": "TLS after the handshake",
     "_crypto_streams": "TLS after the handshake",
     "_cryptos": "the keys of 1-RTT packets",
-    "_cryptos_initial": "freeing what only the handshake needed",
+    "_cryptos_initial": "freeing what only the handshake needed, and Initials of the negotiated version",
     "_datagrams_pending": "the queue of DATAGRAMs",
     "_events": "our own events",
     "_handshake_complete": "when frames may be sent",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quicsocks.userspace.quic.errors import End, Ended, LocalError
-from quicsocks.userspace.quic.types import DialConfig, Limits, ListenConfig, Trust
+from quicsocks.userspace.quic.types import VERSION_1, VERSION_2, DialConfig, Limits, ListenConfig, Trust
 
 from ..sim.link import Conditions
 from ..sim.pair import Pair
@@ -149,6 +149,28 @@ def test_no_common_protocol() -> None:
     assert ended(dialled).end is End.ALPN_MISMATCH
     assert refused_before_anything(dialled)
     assert dialled.pair.server.hub.statistics()["sessions"] == 0
+
+
+def test_a_server_without_version_2_keeps_a_client_that_prefers_it() -> None:
+    dialled = dial(
+        dialling=replace(dial_config(), versions=(VERSION_2, VERSION_1)),
+        listening=replace(listen_config(), versions=(VERSION_1,)),
+    )
+    dialled.complete()
+
+
+def test_a_client_of_version_2_alone_learns_that_the_server_has_not_got_it() -> None:
+    dialled = dial(
+        dialling=replace(dial_config(), versions=(VERSION_2,)),
+        listening=replace(listen_config(), versions=(VERSION_1,)),
+    )
+    assert ended(dialled).end is End.VERSION_MISMATCH
+
+
+def test_versions_that_nobody_knows_are_a_local_error() -> None:
+    for versions in ((), (1, 0x0A1A2A3A)):
+        with pytest.raises(LocalError, match="QUIC versions"):
+            dial(dialling=replace(dial_config(), versions=versions))
 
 
 def test_no_common_version() -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import (
+    QuicHeader,
     QuicPacketType,
     encode_quic_retry,
     encode_quic_version_negotiation,
@@ -34,7 +35,7 @@ from .reset import TokenBucket, is_reset, reset_packet, reset_token
 from .retry import RetryTokens
 from .secrets import Secrets
 from .session import BaseSession, Route
-from .tls_profile import VERSIONS, KeyLogs, client_configuration, profile, server_configuration, verifier
+from .tls_profile import KeyLogs, client_configuration, profile, server_configuration, verifier
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
 
 if TYPE_CHECKING:
@@ -330,16 +331,16 @@ class Hub:
 
     def _receive_first(self, data: bytes, route: Route, now: float, listening: _Listening) -> None:
         """A large enough long-header packet to a connection ID that we do not know."""
-        version = int.from_bytes(data[1:5], "big")
+        version, versions = int.from_bytes(data[1:5], "big"), listening.config.versions
         try:
             header = pull_quic_header(Buffer(data=data), host_cid_length=LENGTH)
         except ValueError:
-            if version in VERSIONS or version == 0:
+            if version in versions or version == 0:
                 self._counters["dropped_malformed"] += 1
                 return
             header = None  # Another version: only the invariant part can be read (RFC 8999 §5.1).
-        if version not in VERSIONS:
-            self._negotiate_version(data, route)
+        if version not in versions:
+            self._negotiate_version(data, route, versions)
             return
         assert header is not None
         if header.packet_type is not QuicPacketType.INITIAL or len(header.destination_cid) < SMALLEST_CLIENT_CID:
@@ -358,7 +359,7 @@ class Hub:
                 return
         verdict = self._admission.judge(route.remote[0], listening.config, self._server_sessions, validated=validated)
         if verdict is Verdict.RETRY:
-            self._send_retry(header.source_cid, header.destination_cid, route, listening)
+            self._send_retry(header, route, listening)
         elif verdict is not Verdict.ADMIT:
             self._counters[f"refused_{verdict.name.lower()}"] += 1
         else:
@@ -408,20 +409,22 @@ class Hub:
                 session.abandon()
         self._dirty[entry] = None
 
-    def _send_retry(self, client_cid: bytes, original_cid: bytes, route: Route, listening: _Listening) -> None:
+    def _send_retry(self, header: QuicHeader, route: Route, listening: _Listening) -> None:
+        """header: of the Initial."""
+        assert header.version is not None
         retry_cid = self._cid_factory.new(self._by_cid)
-        token = listening.retry.issue(route.remote, original_cid, retry_cid, self._wall_clock())
+        token = listening.retry.issue(route.remote, header.destination_cid, retry_cid, self._wall_clock())
         packet = encode_quic_retry(
-            version=VERSIONS[0],
+            version=header.version,
             source_cid=retry_cid,
-            destination_cid=client_cid,
-            original_destination_cid=original_cid,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
             retry_token=token,
         )
         self._counters["retries_sent"] += 1
         self._raw.append((packet, route))
 
-    def _negotiate_version(self, data: bytes, route: Route) -> None:
+    def _negotiate_version(self, data: bytes, route: Route, versions: tuple[int, ...]) -> None:
         """RFC 9000 §6.1, without state. Connection IDs of other versions may be up to 255 octets long."""
         destination = data[6 : 6 + data[5]]
         rest = data[6 + data[5] :]
@@ -430,7 +433,7 @@ class Hub:
             self._counters["dropped_malformed"] += 1
             return
         packet = encode_quic_version_negotiation(
-            source_cid=destination, destination_cid=source, supported_versions=list(VERSIONS)
+            source_cid=destination, destination_cid=source, supported_versions=list(versions)
         )
         self._counters["version_negotiations_sent"] += 1
         self._raw.append((packet, route))

@@ -18,7 +18,6 @@ from typing import TextIO
 
 from aioquic import tls
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.packet import QuicProtocolVersion
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -27,9 +26,10 @@ from .aioquic_internals.sending import SMALLEST_DATAGRAM
 from .cid import LENGTH
 from .congestion import algorithm
 from .errors import LocalError
-from .types import CRYPTO_PROFILES, DialConfig, Limits, ListenConfig, Trust
+from .types import CRYPTO_PROFILES, VERSION_1, VERSION_2, DialConfig, ListenConfig, Trust
 
-VERSIONS = [QuicProtocolVersion.VERSION_1]
+VERSIONS = (VERSION_1, VERSION_2)
+"""What is known here at all."""
 PIN_LENGTH = 32
 SMALLEST_RSA = 2048
 
@@ -108,7 +108,8 @@ class KeyLogs:
 
 def client_configuration(config: DialConfig, keylogs: KeyLogs) -> QuicConfiguration:
     """Raises LocalError when the configuration cannot work."""
-    configuration = _common(config.alpn, config.limits, config.crypto_profile, is_client=True)
+    configuration = _common(config, is_client=True)
+    configuration.original_version = VERSION_1 if VERSION_1 in config.versions else config.versions[0]
     configuration.secrets_log_file = keylogs.open(config.keylog)
     trust = config.trust
     configuration.server_name = trust.server_name
@@ -125,7 +126,7 @@ def client_configuration(config: DialConfig, keylogs: KeyLogs) -> QuicConfigurat
 
 def server_configuration(config: ListenConfig, keylogs: KeyLogs) -> QuicConfiguration:
     """Raises LocalError when the configuration cannot work."""
-    configuration = _common(config.alpn, config.limits, config.crypto_profile, is_client=False)
+    configuration = _common(config, is_client=False)
     configuration.secrets_log_file = keylogs.open(config.keylog)
     certificates = _certificates(config.certificate, "the server's certificate file")
     try:
@@ -157,14 +158,17 @@ def verifier(trust: Trust) -> Callable[[x509.Certificate], None] | None:
     return verify
 
 
-def _common(alpn: tuple[str, ...], limits: Limits, profile_name: str, *, is_client: bool) -> QuicConfiguration:
-    if not alpn:
+def _common(config: DialConfig | ListenConfig, *, is_client: bool) -> QuicConfiguration:
+    limits = config.limits
+    if not config.alpn:
         raise LocalError("at least one application protocol (ALPN) is needed")
+    if not config.versions or not set(config.versions) <= set(VERSIONS):
+        raise LocalError(f"QUIC versions are {config.versions}; known are: {VERSIONS}")
     if limits.max_udp_payload < SMALLEST_DATAGRAM:
         raise LocalError(f"max_udp_payload is {limits.max_udp_payload}; QUIC needs {SMALLEST_DATAGRAM} or more")
     return QuicConfiguration(
-        alpn_protocols=list(alpn),
-        cipher_suites=list(profile(profile_name).cipher_suites),
+        alpn_protocols=list(config.alpn),
+        cipher_suites=list(profile(config.crypto_profile).cipher_suites),
         congestion_control_algorithm=algorithm(limits.congestion),
         connection_id_length=LENGTH,
         idle_timeout=limits.idle_timeout,
@@ -173,7 +177,7 @@ def _common(alpn: tuple[str, ...], limits: Limits, profile_name: str, *, is_clie
         max_datagram_frame_size=limits.max_datagram_frame_size or None,
         max_datagram_size=limits.max_udp_payload,
         max_stream_data=min(limits.initial_stream_window, limits.stream_window),
-        supported_versions=list(VERSIONS),
+        supported_versions=list(config.versions),
     )
 
 

@@ -312,6 +312,8 @@ class Limits:
 
 
 CRYPTO_PROFILES = ("default", "fips")
+VERSION_1, VERSION_2 = 0x00000001, 0x6B3343CF
+"""Of QUIC (RFC 9000, RFC 9369)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +337,9 @@ class DialConfig:
     limits: Limits = field(default_factory=Limits)
     crypto_profile: str = "default"
     keylog: Path | None = None
+    versions: tuple[int, ...] = (VERSION_1,)
+    """QUIC versions, the preferred first. Where version 1 is among them it begins with that, which passes everywhere, and the
+    server may change over without another round trip (RFC 9368 §2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +367,8 @@ class ListenConfig:
     max_sessions: int = 4096
     """Connections in total."""
     previous_secret: bytes = b""
+    versions: tuple[int, ...] = (VERSION_1, VERSION_2)
+    """QUIC versions that are answered; of those, the client's preference decides."""
 
 
 class Endpoint(Protocol):

@@ -7,6 +7,7 @@ aioquic is used unmodified, by subclassing. What it lacks for a tunnel, and what
  - it answers STOP_SENDING by itself; here the handler does;
  - it pads Initials to the largest datagram; here they have 1200 octets, and larger datagrams are probed for first;
  - it keeps the peer's certificate, its reset token and the TLS exporter secret to itself;
+ - a client of its protects Initials for the version that it began with when the server has changed over;
  - it takes a max_idle_timeout of 0 for "at once" and forgets the peer's ack_delay_exponent and max_udp_payload_size.
 
 ``streams`` holds the halves of streams, ``sending`` what goes into packets, ``connection`` the rest; ``handshaker`` is

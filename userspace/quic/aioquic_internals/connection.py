@@ -15,6 +15,7 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     END_STATES,
+    QuicConnection,
     QuicConnectionId,
     QuicConnectionState,
     QuicNetworkPath,
@@ -311,6 +312,7 @@ class Connection(SendingConnection):
             if log is not None:
                 log.write(f"EXPORTER_SECRET {self.tls.client_random.hex()} {self.exporter.secret.hex()}\n")
         super()._update_traffic_key(direction, epoch, cipher_suite, secret)
+        use_negotiated_version(self)
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
@@ -341,6 +343,13 @@ class Connection(SendingConnection):
 def public_key_of(certificate: x509.Certificate) -> bytes:
     """DER of the certificate's SubjectPublicKeyInfo (RFC 5280 §4.1)."""
     return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def use_negotiated_version(connection: QuicConnection) -> None:
+    """Call when handshake keys have come. A client's later Initials name the negotiated version (RFC 9368 §2.3), but aioquic
+    goes on to protect them for the one that it began with; servers drop those."""
+    if connection._is_client and connection._version in connection._cryptos_initial:
+        connection._cryptos[tls.Epoch.INITIAL] = connection._cryptos_initial[connection._version]
 
 
 def shorten(reason: str) -> str:

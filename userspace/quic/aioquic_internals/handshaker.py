@@ -31,7 +31,7 @@ from cryptography import x509
 
 from ..errors import PeerError
 from ..exporter import Exporter
-from .connection import ClosedBy, shorten
+from .connection import ClosedBy, shorten, use_negotiated_version
 from .handshaker_parameters import PeerParameters, encode_parameters, parse_parameters
 from .sending import SMALLEST_DATAGRAM
 
@@ -389,6 +389,7 @@ class Handshaker(QuicConnection):
     ) -> None:
         if epoch not in (tls.Epoch.ZERO_RTT, tls.Epoch.ONE_RTT):
             super()._update_traffic_key(direction, epoch, cipher_suite, secret)
+            use_negotiated_version(self)
             return
         # Both ends get the server's 1-RTT secret exactly when the transcript is ClientHello to server Finished.
         own = tls.Direction.DECRYPT if self._is_client else tls.Direction.ENCRYPT
