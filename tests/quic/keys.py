@@ -83,7 +83,8 @@ def _certificate(
         .subject_name(distinguished(name))
         .issuer_name(distinguished(issuer))
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        # Of the same length always, so that a simulated run is the same run again.
+        .serial_number(x509.random_serial_number() | 1 << 158)
         .not_valid_before(begin)
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)

@@ -135,9 +135,10 @@ def test_half_closed_then_reset(end: str) -> None:
 def test_reset_while_reading_is_paused(end: str) -> None:
     pair, recorder, stream = opened(end)
     recorder.consume = False
-    stream.stream.write(bytes(5 << 20))
+    window = pair.link.client.limits.stream_window
+    stream.stream.write(bytes(window + 1000))
     pair.link.run()
-    assert recorder.unconsumed == pair.link.client.limits.stream_window
+    assert recorder.unconsumed == window
     stream.stream.reset(0)
     pair.link.run()
     assert failure_of(recorder).cause is Cause.RESET

@@ -283,9 +283,9 @@ class Limits:
     initial_stream_window: int = 256 << 10
     """Bytes that one stream may have in flight or unconsumed at first: what a stalled flow that never moved much costs,
     and enough for 2 MB/s at 100 ms."""
-    stream_window: int = 4 << 20
-    """What that grows to for a stream whose bytes are consumed as fast as they come: 40 MB/s at 100 ms, and the most
-    that one stalled flow costs."""
+    stream_window: int = 16 << 20
+    """What that grows to for a stream whose bytes are consumed as fast as they come: 1 Gbit/s at 100 ms, and the most that
+    one stalled flow costs. It grows only as far as the path's own rate and delay ask for."""
     session_window: int = 64 << 20
     """The same for all streams together: the most that all stalled flows cost. No stream grows beyond a quarter of what
     is left of it, so that stalled ones cannot take it all from those that move."""
