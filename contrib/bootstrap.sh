@@ -56,6 +56,7 @@ if [ "$what" = test ]; then
     want systemd systemd-analyze
     want ngtcp2-client gtlsclient
     want ngtcp2-server gtlsserver
+    want caddy caddy
 fi
 
 missing=$(echo "$required $optional" | xargs)

@@ -26,6 +26,8 @@ NAME = "server.example"
 SECRET = bytes(range(32))
 LIMITS = Limits(congestion="bbr")
 """As the product has them."""
+SEED = 1
+"""Of what a bad path does."""
 
 either_path = pytest.mark.parametrize("conditions", [CLEAN, BAD], ids=["clean", "bad"])
 

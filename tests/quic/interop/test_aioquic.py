@@ -13,7 +13,7 @@ from ...sim.link import Conditions
 from . import aioquic_program, http09
 from .program import program
 from .relay import LOOPBACK
-from .stage import NAME, Stage, dialled, either_path, endpoint, files, reached, within
+from .stage import NAME, SEED, Stage, dialled, either_path, endpoint, files, reached, within
 
 PROGRAM = [sys.executable, str(Path(aioquic_program.__file__))]
 
@@ -26,7 +26,7 @@ def test_its_client_fetches_from_us(stage: Stage, conditions: Conditions, retry:
         async with endpoint() as ours:
             config = stage.listen_config(http09.ALPN)
             ours.listen(replace(config, retry_above=0) if retry else config, server.accept)
-            async with reached(ours.local_addresses[0], conditions, seed=2225547) as between:
+            async with reached(ours.local_addresses[0], conditions, seed=SEED) as between:
                 words = ["fetch", str(between.address[1]), NAME, str(stage.authority), str(stage.fetched), *files()]
                 async with program([*PROGRAM, *words]) as client:
                     await client.succeed()
@@ -44,7 +44,7 @@ def test_we_fetch_from_its_server(stage: Stage, conditions: Conditions, retry: b
         async with program([*PROGRAM, *words]) as server:
             port = int((await server.line(r"listening on (\d+)"))[1])
             async with (
-                reached((LOOPBACK[0], port), conditions, seed=2225547) as between,
+                reached((LOOPBACK[0], port), conditions, seed=SEED) as between,
                 dialled(between.address, stage.dial_config(http09.ALPN)) as session,
             ):
                 assert session.alpn == http09.ALPN

@@ -18,7 +18,7 @@ from . import http3
 from .http3 import Http3, Message, response
 from .program import program, required
 from .relay import LOOPBACK
-from .stage import NAME, Stage, dialled, either_path, endpoint, files, reached, within
+from .stage import NAME, SEED, Stage, dialled, either_path, endpoint, files, reached, within
 
 pytestmark = [pytest.mark.programs, required("ngtcp2-client ngtcp2-server", "gtlsclient", "gtlsserver")]
 
@@ -57,7 +57,7 @@ def test_its_client_fetches_from_us(stage: Stage, conditions: Conditions, retry:
         async with endpoint() as ours:
             config = stage.listen_config(http3.ALPN)
             ours.listen(replace(config, retry_above=0) if retry else config, server.accept)
-            async with reached(ours.local_addresses[0], conditions, seed=2225547) as between:
+            async with reached(ours.local_addresses[0], conditions, seed=SEED) as between:
                 words = client_words(between.address, f"--download={stage.fetched}", *urls(*files()))
                 async with program(words) as client:
                     await client.succeed()
@@ -74,7 +74,7 @@ def test_its_client_posts_to_us(stage: Stage, conditions: Conditions) -> None:
         origin = Origin()
         async with endpoint() as ours:
             ours.listen(stage.listen_config(http3.ALPN), http3.Server(origin.respond).accept)
-            async with reached(ours.local_addresses[0], conditions, seed=2225547) as between:
+            async with reached(ours.local_addresses[0], conditions, seed=SEED) as between:
                 words = client_words(
                     between.address, "--http-method=POST", f"--data={stage.served / 'large'}", *urls("/a", "/b")
                 )
@@ -93,7 +93,7 @@ def test_its_client_updates_keys_and_moves(stage: Stage) -> None:
         server = http3.Server(Origin().respond)
         async with endpoint() as ours:
             ours.listen(stage.listen_config(http3.ALPN), server.accept)
-            async with reached(ours.local_addresses[0], slow, seed=2225547) as between:
+            async with reached(ours.local_addresses[0], slow, seed=SEED) as between:
                 words = client_words(
                     between.address, f"--download={stage.fetched}", "--key-update=100ms", "--change-local-addr=300ms",
                     *urls(*files())
@@ -130,7 +130,7 @@ def test_we_fetch_from_its_server(stage: Stage, conditions: Conditions, retry: b
     async def main() -> None:
         async with (
             served(stage, "--quiet", *(["--validate-addr"] if retry else [])) as server,
-            reached(server, conditions, seed=2225547) as between,
+            reached(server, conditions, seed=SEED) as between,
         ):
             peer = Http3()
             async with dialled(between.address, stage.dial_config(http3.ALPN), peer):
