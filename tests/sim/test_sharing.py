@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import pytest
 
 from .link import Conditions
@@ -48,3 +50,50 @@ def test_one_flow_fills_a_long_fast_path() -> None:
     before = streaming.received()
     streaming.pair.pass_time(0.5)
     assert streaming.received() - before > 0.5 * 900 * MBIT
+
+
+MESSAGE = 100
+"""Octets: what a key press costs in a terminal."""
+
+
+def lateness(congestion: str) -> tuple[list[float], float]:
+    """A message every 13 ms beside a bulk flow of the same session, once that is past its start: 50 ms each way, 20 Mbit/s, a
+    queue of 100 ms. How many ms later than on an idle path each arrives, ascending; and what share of the path is used."""
+    up = Conditions(delay=0.05, rate=20e6, queue=int(20 * MBIT * 0.1))
+    streaming = Streaming(up, Conditions(delay=0.05), congestion=congestion, keep=True)
+    messages = streaming.messages(MESSAGE)
+    streaming.bulk()
+    pair = streaming.pair
+    pair.pass_time(5.0)
+    begin, before = pair.now, streaming.received()
+    for number in range(1500):
+        pair.at(begin + 0.013 * number, messages.send)
+    pair.pass_time(20.0)
+    used = (streaming.received() - before) / (20.0 * 20 * MBIT)
+    arrivals = streaming.server.sinks[messages.stream.id].arrivals
+    totals = [total for _, total in arrivals]
+    late = [
+        arrivals[bisect_left(totals, MESSAGE * (number + 1))][0] - sent - up.delay
+        for number, sent in enumerate(messages.sent)
+    ]
+    assert len(late) == 1500
+    return sorted(1e3 * delay for delay in late), used
+
+
+def share(late: list[float], part: float) -> float:
+    return late[int(part * len(late))]
+
+
+def test_an_interactive_stream_beside_a_bulk_one() -> None:
+    """Most of the time there is no queue. What there is at times is BBR's probing for bandwidth, by the draft's design: 1.25
+    times the rate, until three rounds of it have brought no more (draft-ietf-ccwg-bbr §5.3.3.6)."""
+    late, used = lateness("bbr")
+    assert share(late, 0.5) < 3.0
+    assert share(late, 0.75) < 25.0
+    assert share(late, 0.99) < 95.0
+    assert used > 0.9
+
+
+def test_a_controller_that_fills_queues_makes_an_interactive_stream_wait() -> None:
+    late, _ = lateness("cubic")
+    assert share(late, 0.5) > 50.0
