@@ -14,6 +14,7 @@ from .aioquic_internals.handshaker_parameters import ENGINES_PARAMETERS
 from .aioquic_session import AioquicSession
 from .native.connection import Connection as NativeConnection
 from .native_session import NativeSession
+from .resumption import ClientResumption, ServerResumption
 from .session import BaseSession, Route, SessionOwner
 from .tls_profile import Profile
 from .types import Limits
@@ -22,7 +23,7 @@ from .types import Limits
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """original_cid, retry_cid: on a server, as ``QuicConnection`` has them. new_cid, reset_token, random_bytes: the
-    owner's. verify_peer: what a client asks of the server's certificate."""
+    owner's. verify_peer: what a client asks of the server's certificate. resumption: of the role."""
 
     owner: SessionOwner
     configuration: QuicConfiguration
@@ -37,6 +38,7 @@ class Beginning:
     verify_peer: Callable[[x509.Certificate], None] | None = None
     original_cid: bytes | None = None
     retry_cid: bytes | None = None
+    resumption: ClientResumption | ServerResumption | None = None
 
     @property
     def is_client(self) -> bool:
@@ -68,7 +70,11 @@ def _aioquic(beginning: Beginning) -> AioquicSession:
 
 
 def _native(beginning: Beginning) -> NativeSession:
-    limits, owner = beginning.limits, beginning.owner
+    limits, owner, resumption = beginning.limits, beginning.owner, beginning.resumption
+    server = resumption if isinstance(resumption, ServerResumption) else None
+    client = resumption if isinstance(resumption, ClientResumption) else None
+    if client is not None:
+        beginning.configuration.session_ticket = client.session
     handshaker = Handshaker(
         configuration=beginning.configuration,
         new_cid=beginning.new_cid,
@@ -80,6 +86,10 @@ def _native(beginning: Beginning) -> NativeSession:
         original_destination_connection_id=beginning.original_cid,
         retry_source_connection_id=beginning.retry_cid,
         extra_parameters=ENGINES_PARAMETERS,
+        session_ticket_fetcher=server.find if server is not None else None,
+        session_ticket_handler=(lambda ticket: client.keep(handshaker, ticket)) if client is not None else None,
+        remembered_certificate=client.certificate if client is not None else None,
+        accepts_early_data=(lambda: server.accepts_early_data(handshaker)) if server is not None else None,
     )
     connection = NativeConnection(
         is_client=beginning.is_client,
@@ -101,6 +111,7 @@ def _native(beginning: Beginning) -> NativeSession:
         route=beginning.route,
         begun=beginning.now,
         key=beginning.key,
+        resumption=resumption,
     )
     return session
 

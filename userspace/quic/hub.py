@@ -29,9 +29,11 @@ from .admission import Admission, Verdict
 from .aioquic_internals.sending import SMALLEST_DATAGRAM
 from .cid import LENGTH, ConnectionIdFactory
 from .congestion import check as check_congestion
+from .early_arrivals import EarlyArrivals, is_early
 from .engines import SESSIONS, Beginning
-from .errors import PeerError
+from .errors import LocalError, PeerError
 from .reset import TokenBucket, is_reset, reset_packet, reset_token
+from .resumption import ClientResumption, ServerResumption, ServerTickets
 from .retry import RetryTokens
 from .secrets import Secrets
 from .session import BaseSession, Route
@@ -77,6 +79,11 @@ class _Listening:
     accept: Callable[[Session], SessionHandler]
     configuration: QuicConfiguration
     retry: RetryTokens
+    tickets: ServerTickets | None
+
+    @property
+    def takes_early_data(self) -> bool:
+        return self.tickets is not None and self.tickets.options.early_data
 
 
 class Hub:
@@ -108,6 +115,7 @@ class Hub:
         self._server_sessions = 0
         self._listening: _Listening | None = None
         self._admission = Admission()
+        self._early = EarlyArrivals()
         self._hook: Callable[[bytes, Address], bool] | None = None
         self._keylogs = KeyLogs()
         self._timers: list[tuple[float, int, _Entry]] = []
@@ -126,6 +134,16 @@ class Hub:
         """Begin a handshake. Raises LocalError when config cannot work."""
         check_congestion(config.limits.congestion, self._engine)
         configuration = client_configuration(config, self._keylogs)
+        resumption = None
+        if config.tickets is not None:
+            self._check_resumption()
+            resumption = ClientResumption(
+                config.tickets,
+                (config.trust, config.alpn, config.crypto_profile),
+                self._wall_clock,
+                early_data=config.early_data,
+                lapses=not config.trust.pins,
+            )
         entry = _Entry()
         session = self._make_session(
             Beginning(
@@ -140,6 +158,7 @@ class Hub:
                 reset_token=lambda cid: reset_token(self._reset_key, cid),
                 random_bytes=self._random_bytes,
                 verify_peer=verifier(config.trust),
+                resumption=resumption,
             )
         )
         session.set_handler(handler)
@@ -156,7 +175,10 @@ class Hub:
         check_congestion(config.limits.congestion, self._engine)
         configuration = server_configuration(config, self._keylogs)
         secrets = Secrets(config.secret)
-        self._listening = _Listening(config, accept, configuration, RetryTokens(secrets.retry, self._random_bytes))
+        tickets = self._tickets_for(config)
+        self._listening = _Listening(
+            config, accept, configuration, RetryTokens(secrets.retry, self._random_bytes), tickets
+        )
         self._reset_key = secrets.reset
         self._former_reset_key = Secrets(config.previous_secret).reset if config.previous_secret else None
 
@@ -278,6 +300,15 @@ class Hub:
     def session_established(self, session: BaseSession) -> None:
         entry = _entry_of(session)
         self._end_half_open(entry)
+        if session.is_resumed:
+            self._counters["resumed"] += 1
+        if not session.reads_early:
+            self._forget_original(entry)
+
+    def early_over(self, session: BaseSession) -> None:
+        self._forget_original(_entry_of(session))
+
+    def _forget_original(self, entry: _Entry) -> None:
         if entry.original_cid:
             # The client knows our connection ID by now.
             self._by_cid.pop(entry.original_cid, None)
@@ -298,6 +329,26 @@ class Hub:
         self._forget_cid(cid)
 
     # Below.
+
+    def _check_resumption(self) -> None:
+        if self._engine != "native":
+            raise LocalError(f"session tickets need the native engine; this is {self._engine}")
+
+    def _tickets_for(self, config: ListenConfig) -> ServerTickets | None:
+        if config.resumption is None:
+            return None
+        self._check_resumption()
+        former = self._listening
+        if (
+            former is not None
+            and former.tickets is not None
+            and former.tickets.options == config.resumption
+            and former.config.certificate == config.certificate
+            and former.config.crypto_profile == config.crypto_profile
+        ):
+            return former.tickets
+        # Of another key, too: a ticket stands for the key that it was given out under.
+        return ServerTickets(config.resumption, self._random_bytes, self._wall_clock)
 
     def _forget_cid(self, cid: bytes) -> None:
         self._by_cid.pop(cid, None)
@@ -323,6 +374,10 @@ class Hub:
             self._receive_foreign(data, route)
         elif self._listening is None:
             self._counters["dropped_unknown"] += 1
+        elif is_early(data):
+            # Its Initial may come yet.
+            if not self._listening.takes_early_data or not self._early.keep(data, route, now, ecn):
+                self._counters["dropped_early"] += 1
         elif len(data) < SMALLEST_DATAGRAM:
             # RFC 9000 §14.1: also what keeps every answer below from being larger than its cause.
             self._counters["dropped_small"] += 1
@@ -385,6 +440,7 @@ class Hub:
                 random_bytes=self._random_bytes,
                 original_cid=original_cid,
                 retry_cid=retry_cid,
+                resumption=ServerResumption(listening.tickets) if listening.tickets is not None else None,
             )
         )
         entry.session = session
@@ -407,6 +463,9 @@ class Hub:
             except Exception:
                 logger.exception("internal error while accepting a connection from %s", route.remote)
                 session.abandon()
+        for held, came_from, ecn in self._early.take(entry.original_cid, now):
+            if session.ended is None and came_from == route:
+                session.receive_datagram(held, route, now, ecn)
         self._dirty[entry] = None
 
     def _send_retry(self, header: QuicHeader, route: Route, listening: _Listening) -> None:

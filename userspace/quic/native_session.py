@@ -15,12 +15,14 @@ from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode
 
 from .aioquic_internals.connection import ClosedBy, public_key_of
-from .aioquic_internals.handshaker import Handshaker, walk
+from .aioquic_internals.handshaker import Handshaker, Secret, walk
+from .aioquic_internals.handshaker_parameters import PeerParameters
 from .cid import LENGTH
 from .endings import ended_of
 from .errors import End, Ended, LocalError, PeerError
 from .exporter import Exporter
 from .native.connection import Connection
+from .resumption import ClientResumption, ServerResumption, is_reduced, remembered
 from .session import BaseSession, Route, SessionOwner
 from .types import Limits, NetworkPath, PathChange, PathEvent, Priority, SessionStatistics, Stream
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONG_HEADER = 0x80
+MOST_EARLY = 16
+"""0-RTT packets kept that came before the whole ClientHello: more than an initial window."""
 
 
 class NativeSession(BaseSession):
@@ -46,11 +50,15 @@ class NativeSession(BaseSession):
         route: Route,
         begun: float,
         key: object = None,
+        resumption: ClientResumption | ServerResumption | None = None,
     ) -> None:
         super().__init__(owner, limits=limits, is_client=is_client, route=route, begun=begun, key=key)
         self.handshaker = handshaker
         self.connection = connection
         self._detached = False
+        self._resumption = resumption
+        self._early_parameters: PeerParameters | None = None  # Of the peer, by which early data goes.
+        self._early_packets: list[tuple[bytes, int]] = []
         self._handshake_received = [0, 0]  # Datagrams and octets.
         connection.set_on_failure(self._receive_failed)
 
@@ -112,7 +120,7 @@ class NativeSession(BaseSession):
             return
         if not self._detached:
             self.handshaker.close_by_application(code, reason)
-        if self.connection.can_send:
+        if self._established:
             self.connection.close(code, True, reason, self.now)
         self._end(Ended(End.LOCALLY_CLOSED, code, reason))
         self.wake()
@@ -123,12 +131,25 @@ class NativeSession(BaseSession):
     def is_terminated(self) -> bool:
         if self.connection.is_terminated:
             return True
-        # Without 1-RTT keys, the handshaker's closing period is all there is.
-        return not self._detached and not self.connection.can_send and self.handshaker.is_terminated
+        # Before that, the handshaker's closing period is all there is.
+        return not self._established and self.handshaker.is_terminated
 
     @property
     def is_heard(self) -> bool:
         return self._detached or self.handshaker.is_heard
+
+    @property
+    def is_resumed(self) -> bool:
+        return self._established and self.handshaker.is_resumed
+
+    @property
+    def early_data_accepted(self) -> bool:
+        """Whether the server reads what a client sends early; from the end of the handshake on."""
+        return self._established and self.handshaker.early_data_accepted
+
+    @property
+    def reads_early(self) -> bool:
+        return self.connection.reads_early
 
     @property
     def peer_reset_tokens(self) -> list[bytes]:
@@ -144,6 +165,8 @@ class NativeSession(BaseSession):
                 self.connection.receive(data, route, now, ecn)
             elif not self._detached:
                 self._receive_long(data, route, now, ecn)
+            else:
+                self._receive_zero_rtt(data, now, ecn)
             if self.connection.has_events:
                 self._handle_events()
         except PeerError as error:
@@ -171,7 +194,9 @@ class NativeSession(BaseSession):
                     self._follow_handshake(now)
                     if connection.confirmed:
                         self._detach()
-            if outlet is None:
+            if not self._speaks:
+                pass
+            elif outlet is None:
                 packets = connection.datagrams_to_send(now)
                 made = len(packets)
                 datagrams += packets
@@ -193,7 +218,7 @@ class NativeSession(BaseSession):
     def get_timer(self) -> float | None:
         if self.is_terminated:
             return None
-        timer = self.connection.next_timer() if self.connection.can_send else float("inf")
+        timer = self.connection.next_timer() if self._speaks else float("inf")
         if not self._detached and (theirs := self.handshaker.get_timer()) is not None:
             timer = min(timer, theirs)
         if self._ended is None:
@@ -213,7 +238,8 @@ class NativeSession(BaseSession):
                     self.connection.probe_with_handshake()
                 if self._ended is None:
                     self._follow_handshake(now)
-            self.connection.handle_timer(now)
+            if self._speaks:
+                self.connection.handle_timer(now)
             if self.connection.has_events:
                 self._handle_events()
         except PeerError as error:
@@ -245,7 +271,7 @@ class NativeSession(BaseSession):
     def _close_by_engine(self, code: int, reason: str) -> None:
         if not self._detached:
             self.handshaker.close_by_engine(code, reason)
-        if self.connection.can_send:
+        if self._established:
             self.connection.close(code, False, reason, self.now)
 
     def _discard(self) -> None:
@@ -274,17 +300,23 @@ class NativeSession(BaseSession):
         for kind, start, end in walk(data, LENGTH):
             if kind == "one_rtt":
                 self.connection.receive(data[start:end], route, now, ecn)
+        self._receive_zero_rtt(data, now, ecn)
 
     def _follow_handshake(self, now: float) -> None:
         """Take over what the handshake has brought up."""
         handshaker, connection = self.handshaker, self.connection
         for secret in handshaker.take_secrets():
-            if not secret.early:
+            if secret.early:
+                self._begin_early(secret)
+            else:
                 connection.install_key(secret.encrypt, secret.suite, secret.secret, secret.version)
         if not self._established and handshaker.is_complete and not handshaker.is_closing:
             self._establish(now)
         if tickets := handshaker.take_crypto():
             connection.write_crypto(tickets)
+        self._read_early(now)
+        if connection.sends_early:
+            connection.set_peer_cid(handshaker.peer_cid)
         if self._established:
             connection.receive_early(now)
             if connection.any_acknowledged:
@@ -298,7 +330,8 @@ class NativeSession(BaseSession):
         parameters = handshaker.peer_parameters
         assert parameters is not None
         connection.set_route(handshaker.active_route, True)
-        connection.set_peer(parameters, handshaker.peer_cid, parameters.stateless_reset_token)
+        if self._early_parameters is None or self._is_client:
+            connection.set_peer(parameters, handshaker.peer_cid, parameters.stateless_reset_token)
         if handshaker.rtt is not None:
             connection.set_rtt(handshaker.rtt)
         self._route = connection.route
@@ -311,8 +344,60 @@ class NativeSession(BaseSession):
         if not self._is_client:
             connection.confirm(now)
             connection.send_handshake_done()
+            connection.end_early(now)
+            if isinstance(self._resumption, ServerResumption):
+                self._resumption.issue(handshaker)
+        elif self._early_parameters is not None:
+            self._end_early(self._early_parameters, parameters)
+            if self._ended is not None:
+                return
         handler.handshake_completed()
         self._notice_datagram_size()
+
+    # Early data (RFC 9001 §4.6).
+
+    def _begin_early(self, secret: Secret) -> None:
+        handshaker, connection = self.handshaker, self.connection
+        parameters = handshaker.peer_parameters
+        assert parameters is not None
+        if self._is_client:
+            parameters = remembered(parameters)
+        if self._early_parameters is None:
+            connection.set_peer(parameters, handshaker.peer_cid, None)
+            self._early_parameters = parameters
+        connection.install_early_key(secret.suite, secret.secret, secret.version)
+
+    def _end_early(self, before: PeerParameters, parameters: PeerParameters) -> None:
+        """A client has the server's word on its early data."""
+        if self.handshaker.early_data_accepted:
+            if is_reduced(before, parameters):
+                raise PeerError(
+                    "lower limits than those that early data was accepted for", QuicErrorCode.PROTOCOL_VIOLATION
+                )
+            return
+        self.connection.early_rejected()
+        if is_reduced(before, parameters):
+            # RFC 9001 §4.6.2: what is open keeps to limits that do not hold any more.
+            self.close(0, "early data was rejected, and the limits are lower now")
+
+    def _receive_zero_rtt(self, data: bytes, now: float, ecn: int) -> None:
+        """The 0-RTT packets of a datagram. A client discards them (RFC 9001 §5.6)."""
+        if self._is_client or self._ended is not None:
+            return
+        packets = [(data[start:end], ecn) for kind, start, end in walk(data, LENGTH) if kind == "zero_rtt"]
+        room = MOST_EARLY - len(self._early_packets)
+        self._early_packets += packets[:room]
+        self.connection.count_early_dropped(max(0, len(packets) - room))
+        self._read_early(now)
+
+    def _read_early(self, now: float) -> None:
+        """What has come early, once it is known whether there are keys for it."""
+        connection = self.connection
+        if not self._early_packets or not (connection.reads_early or connection.can_send):
+            return
+        packets, self._early_packets = self._early_packets, []
+        for packet, ecn in packets:
+            connection.receive_early_packet(packet, now, ecn)
 
     def _detach(self) -> None:
         self._detached = True
@@ -322,10 +407,25 @@ class NativeSession(BaseSession):
 
     def _tell(self) -> None:
         handler = self._handler
-        if handler is not None and self._established and self._ended is None:
+        if handler is not None and self._tells and self._ended is None:
             self.connection.tell(handler.stream_opened)
 
+    @property
+    def _speaks(self) -> bool:
+        """Whether the connection makes packets: a server not before the client's address is validated."""
+        return self._established or self.connection.sends_early
+
+    @property
+    def _tells(self) -> bool:
+        """Whether the handler may hear of what has come. Early data waits, unless it has been asked for."""
+        if self._speaks:
+            return True
+        at_once = isinstance(self._resumption, ServerResumption) and self._resumption.hands_on_at_once
+        return at_once and self._handler is not None
+
     def _handle_events(self) -> None:
+        if not self._tells:
+            return
         for event in self.connection.take_events():
             if self._ended is None:
                 self._handle_event(event)
@@ -348,6 +448,8 @@ class NativeSession(BaseSession):
                 self._end(Ended(End.TIMED_OUT))
             case ("crypto", data):
                 self.handshaker.receive_crypto(data)
+            case ("early_over",):
+                self._owner.early_over(self)
             case ("cid_retired", cid):
                 self._owner.cid_retired(self, cid)
             case ("path", change, route, validated):

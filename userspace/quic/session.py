@@ -57,6 +57,9 @@ class SessionOwner(Protocol):
 
     def cid_retired(self, session: BaseSession, cid: bytes) -> None: ...
 
+    def early_over(self, session: BaseSession) -> None:
+        """It reads no 0-RTT packets any more."""
+
 
 class BaseSession(ABC):
     """Implements ``types.Session``, together with an engine.
@@ -162,6 +165,16 @@ class BaseSession(ABC):
     @abstractmethod
     def is_heard(self) -> bool:
         """Whether a packet of the peer's has been authenticated."""
+
+    @property
+    def is_resumed(self) -> bool:
+        """With a ticket of an earlier session (RFC 8446 §2.2); from the end of the handshake on."""
+        return False
+
+    @property
+    def reads_early(self) -> bool:
+        """Whether 0-RTT packets are read."""
+        return False
 
     @property
     @abstractmethod

@@ -14,9 +14,12 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import Ended
+
+if TYPE_CHECKING:
+    from .resumption import ClientTickets
 
 Address = tuple[str, int]
 """Host as an IP literal (no zone brackets) and UDP port."""
@@ -332,6 +335,10 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class DialConfig:
+    """tickets: where the server's session tickets are kept and one is looked for; native engine only.
+    early_data: what is written before the handshake is complete may be sent at once (0-RTT) when there is a ticket that
+    allows it. Whoever has recorded it can send it to the server again, so it must be harmless to act upon twice."""
+
     alpn: tuple[str, ...]
     trust: Trust
     limits: Limits = field(default_factory=Limits)
@@ -340,6 +347,26 @@ class DialConfig:
     versions: tuple[int, ...] = (VERSION_1,)
     """QUIC versions, the preferred first. Where version 1 is among them it begins with that, which passes everywhere, and the
     server may change over without another round trip (RFC 9368 §2.3)."""
+    tickets: ClientTickets | None = None
+    early_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Session tickets that a server gives out (RFC 8446 §4.6.1), each good for one connection to the same process.
+
+    early_data: clients may send data with the ticket, in 0-RTT packets; it waits for the end of the handshake.
+    early_data_at_once: it does not wait. What streams bring before ``handshake_completed`` may then be a replay, for all
+    that can be known (RFC 8446 §8), and the client's address is not validated yet."""
+
+    lifetime: float = 7200.0
+    """Seconds: reconnects after a network has gone, and hardly anything later. A week at most."""
+    per_connection: int = 1
+    """Tickets: a client that comes back has a new one by then."""
+    most: int = 4096
+    """Tickets kept, the oldest go first: about 2 KiB each."""
+    early_data: bool = False
+    early_data_at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +376,7 @@ class ListenConfig:
     admission: cap on unfinished handshakes, enforced before any connection object is made.
     secret: 32 bytes or more from which the keys for Retry and stateless resets derive; the same after a restart.
     previous_secret: the one before it, when it has rotated: connections of that time are still reset (RFC 9000 §10.3).
+    resumption: None for no session tickets; native engine only.
     """
 
     alpn: tuple[str, ...]
@@ -369,6 +397,7 @@ class ListenConfig:
     previous_secret: bytes = b""
     versions: tuple[int, ...] = (VERSION_1, VERSION_2)
     """QUIC versions that are answered; of those, the client's preference decides."""
+    resumption: Resumption | None = None
 
 
 class Endpoint(Protocol):

@@ -102,6 +102,7 @@ def make(
         extra_parameters=extra,
         session_ticket_handler=tickets,
         session_ticket_fetcher=fetch,
+        accepts_early_data=lambda: fetch is not None,
     )
 
 

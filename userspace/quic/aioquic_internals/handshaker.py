@@ -34,6 +34,7 @@ from ..exporter import Exporter
 from .connection import ClosedBy, shorten, use_negotiated_version
 from .handshaker_parameters import PeerParameters, encode_parameters, parse_parameters
 from .sending import SMALLEST_DATAGRAM
+from .tickets import make_ticket
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,9 @@ class Secret:
 
 
 class Handshaker(QuicConnection):
-    """Arguments as ``Connection``'s and aioquic's. extra_parameters: transport parameters to send beside aioquic's, by ID."""
+    """Arguments as ``Connection``'s and aioquic's. extra_parameters: transport parameters to send beside aioquic's, by ID.
+    remembered_certificate: the server's of the session that a client resumes. accepts_early_data: asked on a server when
+    a client resumes a session and offers early data; None: never."""
 
     def __init__(
         self,
@@ -83,6 +86,8 @@ class Handshaker(QuicConnection):
         extra_parameters: Mapping[int, bytes] | None = None,
         session_ticket_fetcher: tls.SessionTicketFetcher | None = None,
         session_ticket_handler: tls.SessionTicketHandler | None = None,
+        remembered_certificate: x509.Certificate | None = None,
+        accepts_early_data: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
@@ -95,6 +100,8 @@ class Handshaker(QuicConnection):
         self._groups = groups
         self._signature_algorithms = signature_algorithms
         self._extra_parameters = dict(extra_parameters or {})
+        self._remembered_certificate = remembered_certificate
+        self._accepts_early_data = accepts_early_data
         self._secrets: list[Secret] = []
         self._crypto_to_send = b""
         self._detached = False
@@ -157,7 +164,15 @@ class Handshaker(QuicConnection):
 
     @property
     def peer_certificate(self) -> x509.Certificate | None:
+        """Of a session that is resumed: the one that was verified when it began."""
+        if self.is_resumed:
+            return self._remembered_certificate
         return self.tls._peer_certificate if self._has_begun else None
+
+    @property
+    def is_resumed(self) -> bool:
+        """Both ends have agreed on the ticket."""
+        return self._has_begun and self.tls._session_resumed
 
     @property
     def early_data_accepted(self) -> bool:
@@ -232,6 +247,18 @@ class Handshaker(QuicConnection):
             raise PeerError("a TLS message that makes no sense", QuicErrorCode.PROTOCOL_VIOLATION) from None
         if len(self.tls._receive_buffer) > MOST_TLS:
             raise PeerError("a TLS message without end", QuicErrorCode.CRYPTO_BUFFER_EXCEEDED)
+
+    def issue_ticket(
+        self, *, identity: bytes, nonce: bytes, age_add: int, lifetime: int, early_data: bool
+    ) -> tls.SessionTicket | None:
+        """On a server whose handshake is complete: see ``tickets``."""
+        made = make_ticket(
+            self.tls, identity=identity, nonce=nonce, age_add=age_add, lifetime=lifetime, early_data=early_data
+        )
+        if made is None:
+            return None
+        self._crypto_to_send += made[0]
+        return made[1]
 
     def handshake_done_received(self) -> None:
         """On a client: the handshake is confirmed."""
@@ -391,12 +418,16 @@ class Handshaker(QuicConnection):
             super()._update_traffic_key(direction, epoch, cipher_suite, secret)
             use_negotiated_version(self)
             return
+        if epoch is tls.Epoch.ZERO_RTT and not self._takes_early_data():
+            # EncryptedExtensions, which say so, come later. Early data that we do not accept has no keys here.
+            self.tls.early_data_accepted = False
+            return
         # Both ends get the server's 1-RTT secret exactly when the transcript is ClientHello to server Finished.
         own = tls.Direction.DECRYPT if self._is_client else tls.Direction.ENCRYPT
         log = self._configuration.secrets_log_file
         if epoch is tls.Epoch.ONE_RTT and direction is own:
             if self._is_client and self._verify_peer is not None:
-                certificate = self.tls._peer_certificate
+                certificate = self.peer_certificate
                 if certificate is None:
                     raise tls.AlertBadCertificate("a resumed session shows no certificate to verify")
                 self._verify_peer(certificate)
@@ -419,6 +450,9 @@ class Handshaker(QuicConnection):
                 int(self._version),
             )
         )
+
+    def _takes_early_data(self) -> bool:
+        return self._is_client or (self._accepts_early_data is not None and self._accepts_early_data())
 
     def _push_crypto_data(self) -> None:
         buffer = self._crypto_buffers[tls.Epoch.ONE_RTT]

@@ -2,10 +2,10 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from .sending cimport Sending
+from .zero_rtt cimport ZeroRtt
 
 
-cdef class Connection(Sending):
+cdef class Connection(ZeroRtt):
     cdef object on_failure      # (error): reading a packet has raised it
 
     # A packet from a socket, changed in place. Errors go to `on_failure`.

@@ -5,10 +5,10 @@ from ..errors import Ended
 from ..session import Route
 from ..types import Priority
 from .outlet import Outlet
-from .sending import Sending
 from .stream import Stream
+from .zero_rtt import ZeroRtt
 
-class Connection(Sending):
+class Connection(ZeroRtt):
     @property
     def has_events(self) -> bool: ...
     @property

@@ -14,11 +14,12 @@ from .crypto cimport header_key, next_packet_key, packet_key
 from .outlet cimport Outlet
 from .path cimport MARKING, SMALLEST_DATAGRAM, Path
 from .receiving cimport TOO_EARLY
-from .sending cimport ROOM, Sending
+from .sending cimport ROOM
 from .stream cimport Stream, make_stream
 from .wire cimport (
     ACK_FREQUENCY, APPLICATION_CLOSE, CONNECTION_CLOSE, DATAGRAM, DATAGRAM_LENGTH, IMMEDIATE_ACK, put_varint,
 )
+from .zero_rtt cimport ZeroRtt
 
 cdef double NEVER = float("inf")
 cdef enum:
@@ -35,13 +36,15 @@ cdef enum:
 cdef uint8_t _scratch[ROOM]     # One packet at a time is made or read, and this is one thread's work.
 
 
-cdef class Connection(Sending):
+cdef class Connection(ZeroRtt):
     # The handshake's side.
 
     def install_key(self, bint encrypts, int suite, bytes secret, int version):
         """A 1-RTT secret of one direction. version: the negotiated QUIC version."""
         self.version = version
         if encrypts:
+            self.sending_early = False
+            self.phase_began = self.sent.next
             self.send_key = packet_key(suite, secret, version, True)
             self.send_header_key = header_key(suite, secret, version)
         else:
@@ -200,7 +203,7 @@ cdef class Connection(Sending):
         cdef double at
         if self.state != RUNNING:
             return self.close_at
-        at = self.idle_at()
+        at = min(self.idle_at(), self.early_until)
         if self.send_key is not None:
             at = min(at, self.sending_timer(), self.recovery_timer())
         return at
@@ -216,6 +219,8 @@ cdef class Connection(Sending):
             self.state = TERMINATED
             self.events.append(("idle",))
             return
+        if now >= self.early_until:
+            self.drop_early_key()
         if self.send_key is None:
             return
         if now >= self.recovery_timer():
@@ -402,8 +407,8 @@ cdef class Connection(Sending):
 
     @property
     def can_send(self):
-        """Whether packets can be protected."""
-        return self.send_key is not None
+        """Whether 1-RTT packets can be protected."""
+        return self.send_key is not None and not self.sending_early
 
     @property
     def route(self):

@@ -43,6 +43,8 @@ cdef struct Counters:
     uint64_t datagrams_received
     uint64_t datagrams_dropped
     uint64_t key_updates
+    uint64_t zero_rtt_received
+    uint64_t zero_rtt_dropped       # not accepted, too early, too late, or too many
 
 
 cdef class Core(Owner):
@@ -70,6 +72,16 @@ cdef class Core(Owner):
     cdef uint64_t phase_received        # the lowest number received under the present key
     cdef double former_until
     cdef uint64_t forged                # packets that failed to authenticate (RFC 9001 §6.6)
+
+    # 0-RTT packets (RFC 9001 §4.6, §5.6): see ``zero_rtt``.
+    cdef PacketKey early_key            # a server's, to read with
+    cdef HeaderKey early_header_key
+    cdef double early_until             # when a server stops reading them
+    cdef bint reading_early             # the frames at hand are of such a packet
+    cdef uint64_t early_stop            # above the largest number of one received
+    cdef uint64_t one_rtt_from          # the smallest number of a 1-RTT packet received
+    cdef bint sending_early             # ``send_key`` is a client's 0-RTT key
+    cdef uint64_t refused_stop          # what was sent below was sent early, and has been rejected
 
     # Packets received.
     cdef RangeSet received

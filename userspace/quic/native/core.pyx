@@ -46,6 +46,8 @@ cdef class Core(Owner):
         for kind in range(2):
             self._chance[kind] = int.from_bytes(seed[8 * kind:8 * kind + 8], "little") | 1
         self.version = 1
+        self.early_until = NEVER
+        self.one_rtt_from = <uint64_t>0xffffffffffffffff
         self.received = RangeSet()
         self.sent = SentPackets()
         self.ack_at = self.loss_at = self.pacing_at = self.close_at = NEVER

@@ -82,6 +82,10 @@ cdef class Receiving(Recovery):
             raise PeerError("reserved bits of a short header are set", PROTOCOL_VIOLATION)
         if opened == 0:
             raise PeerError("a packet without frames", PROTOCOL_VIOLATION)
+        if number < self.one_rtt_from:
+            self.one_rtt_from = number
+            if number < self.early_stop:
+                raise PeerError("a 1-RTT packet numbered below a 0-RTT packet", PROTOCOL_VIOLATION)
         if phase != self.key_phase:
             if key is self.next_receive_key:
                 _keys_updated(self, number, now)
@@ -93,24 +97,7 @@ cdef class Receiving(Recovery):
         if self.former_receive_key is not None and now >= self.former_until:
             self.former_receive_key = None
 
-        self.counters.packets_received += 1
-        self.counters.bytes_received += size
-        newest = not self.any_received or number > self.largest_received
-        if newest:
-            self.largest_received = number
-            self.largest_received_at = now
-        self.received.add(number, number + 1)
-        if self.received.count > MOST_RANGES:
-            self.received_floor = self.received.items[0].stop
-            self.received.drop_first()
-        self.any_received = True
-        self.marks[ecn & 3] += 1
-        self.newly_marked = (ecn & 3) == CE and not self.marked_before
-        self.marked_before = (ecn & 3) == CE
-        self.heard_at = self.idle_from = now
-        self.heard_since_pto = True
-        self.eliciting_since_heard = False
-
+        newest = self.note_received(number, size, ecn, now)
         path = self.path
         if path.route is not route and path.alias is not route:
             path = self.find_path(route)
@@ -127,8 +114,30 @@ cdef class Receiving(Recovery):
                 _validate(self, path, now)  # It was given up, and lives after all.
         return _frames(self, data + at + <size_t>octets, data + at + <size_t>octets + opened, path, number, newest, now)
 
-    cdef int receive_frames(self, const uint8_t* at, const uint8_t* end, object route, double now) except -1:
-        return _frames(self, at, end, self.path, self.largest_received, True, now)
+    cdef int receive_frames(
+        self, const uint8_t* at, const uint8_t* end, uint64_t number, bint newest, double now
+    ) except -1:
+        return _frames(self, at, end, self.path, number, newest, now)
+
+    cdef bint note_received(self, uint64_t number, size_t size, int ecn, double now) except -1:
+        cdef bint newest = not self.any_received or number > self.largest_received
+        self.counters.packets_received += 1
+        self.counters.bytes_received += size
+        if newest:
+            self.largest_received = number
+            self.largest_received_at = now
+        self.received.add(number, number + 1)
+        if self.received.count > MOST_RANGES:
+            self.received_floor = self.received.items[0].stop
+            self.received.drop_first()
+        self.any_received = True
+        self.marks[ecn & 3] += 1
+        self.newly_marked = (ecn & 3) == CE and not self.marked_before
+        self.marked_before = (ecn & 3) == CE
+        self.heard_at = self.idle_from = now
+        self.heard_since_pto = True
+        self.eliciting_since_heard = False
+        return newest
 
 
 cdef int _drop(Receiving self) noexcept:
@@ -184,6 +193,12 @@ cdef int _frames(
             continue
         if <size_t>(at - begin) != varint_size(kind):
             raise PeerError("a frame type in more octets than it needs", PROTOCOL_VIOLATION)
+        if self.reading_early and (
+            kind == ACK or kind == ACK_ECN or kind == CRYPTO or kind == NEW_TOKEN or kind == PATH_RESPONSE
+            or kind == RETIRE_CONNECTION_ID or kind == HANDSHAKE_DONE
+        ):
+            # RFC 9000 §12.5: nobody can have anything to say with these yet.
+            raise PeerError(f"a frame of type {kind:#x} in a 0-RTT packet", PROTOCOL_VIOLATION)
         if kind == ACK or kind == ACK_ECN:
             at = _ack(self, at, end, kind == ACK_ECN, now)
             probing = False

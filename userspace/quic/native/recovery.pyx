@@ -57,6 +57,9 @@ cdef class Recovery(Core):
         for i in range(LEFT_OUT):
             if self.left_out[i] and low <= self.left_out[i] <= high:
                 raise PeerError("a packet number was acknowledged that was left out", PROTOCOL_VIOLATION)
+        if low < self.refused_stop:
+            # RFC 9001 §4.6.2.
+            raise PeerError("a 0-RTT packet was acknowledged and 0-RTT rejected", PROTOCOL_VIOLATION)
         if high < self.sent.first:
             return False
         if low < self.sent.first:

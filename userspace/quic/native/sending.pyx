@@ -110,10 +110,28 @@ cdef class Sending(Control):
 cdef uint8_t* _header(Sending self, uint8_t* out, Path path, int* octets) noexcept:
     # Everything but the packet number, which stands behind what is returned.
     cdef int count = number_octets(self.sent.next, self.largest_acked, self.any_acked)
+    if self.sending_early:
+        octets[0] = count
+        return _long_header(self, out, path, count)
     out[0] = <uint8_t>(0x40 | (4 if self.key_phase else 0) | (count - 1))
     memcpy(out + 1, path.cid, path.cid_length)
     octets[0] = count
     return out + 1 + path.cid_length
+
+
+cdef uint8_t* _long_header(Sending self, uint8_t* out, Path path, int octets) noexcept:
+    # Of a 0-RTT packet (RFC 9000 §17.2.3). Its Length takes two octets, which wait for ``_seal``.
+    cdef bytes own = <bytes>self.own_cids[0]
+    cdef int i
+    out[0] = <uint8_t>(0xd0 | (octets - 1))
+    for i in range(4):
+        out[1 + i] = <uint8_t>(self.version >> (24 - 8 * i) & 0xff)
+    out[5] = path.cid_length
+    memcpy(out + 6, path.cid, path.cid_length)
+    out += 6 + path.cid_length
+    out[0] = <uint8_t>len(own)
+    memcpy(out + 1, <const char*>own, len(own))
+    return out + 1 + len(own) + 2
 
 
 cdef Py_ssize_t _seal(Sending self, uint8_t* out, uint8_t* number_at, int octets, uint8_t* end) except -1:
@@ -127,10 +145,12 @@ cdef Py_ssize_t _seal(Sending self, uint8_t* out, uint8_t* number_at, int octets
     while end - number_at < 4:
         end[0] = PADDING    # For header protection's sample (RFC 9001 §5.4.2).
         end += 1
+    if self.sending_early:
+        put_uint16(number_at - 2, <uint16_t>(0x4000 | (end - number_at + TAG)))
     if self.send_key.seal(out, header, <size_t>(end - out) - header, number) != 0 or \
             self.send_header_key.mask(number_at + 4, mask) != 0:
         raise RuntimeError("OpenSSL refuses to protect a packet")
-    out[0] ^= mask[0] & 0x1f
+    out[0] ^= mask[0] & (0x0f if self.sending_early else 0x1f)
     for i in range(octets):
         number_at[i] ^= mask[i + 1]
     return end - out + TAG
