@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from quicsocks.userspace.quic.aioquic_internals.handshaker_parameters import PeerParameters
 from quicsocks.userspace.quic.errors import End
+from quicsocks.userspace.quic.resumption import ServerResumption, remembered
 from quicsocks.userspace.quic.types import Limits, Resumption
 
 from ..sim.link import Conditions
-from .coming_back import AT_ONCE, EARLY, Stage, kinds
+from .coming_back import AT_ONCE, EARLY, OCTETS, Stage, kinds
 from .keys import self_signed
 from .recorders import StreamLog
 
@@ -145,6 +147,93 @@ def test_a_server_that_has_changed_its_mind_rejects_it() -> None:
     assert not visit.client.early_data_accepted
     assert visit.counted["zero_rtt_received"] == 0
     assert visit.counted["zero_rtt_dropped"] >= 8
+
+
+def test_a_server_that_lowers_limits_and_accepts_breaks_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9000 §7.4.1."""
+    stage = Stage()
+    stage.visit()
+    stage.listen(limits=replace(Limits(), max_streams_bidi=100))
+    monkeypatch.setattr(ServerResumption, "accepts_early_data", lambda self, handshaker: True)
+    client, log = stage.dial()
+    StreamLog(client.open_stream()).stream.write(b"early")
+
+    stage.pair.settle()
+
+    assert client.ended is not None
+    assert (client.ended.end, client.ended.code) == (End.LOCAL_TRANSPORT, 0x0A)
+    assert not log.completed
+
+
+def test_what_is_rejected_goes_again_at_once() -> None:
+    stage = Stage()
+    stage.visit()
+    stage.pair.restart_server(99)
+    stage.listen()
+    began = stage.pair.now
+    client, _ = stage.dial()
+    StreamLog(client.open_stream()).stream.write(OCTETS[:5000])
+
+    stage.pair.drive(lambda: bool(stage.accepted[1:] and stage.accepted[-1][1].logs))
+    stage.pair.drive(lambda: len(stage.accepted[-1][1].logs[0].data) == 5000)
+
+    assert stage.pair.now - began == pytest.approx(0.06), "behind the client's Finished"
+    assert client.connection.statistics()["packets_lost"] == 0
+
+
+def test_the_parameters_that_a_client_remembers() -> None:
+    """RFC 9000 §7.4.1: limits, and nothing that is of one connection."""
+    limits = PeerParameters(10, 11, 12, 13, 14, 15, active_connection_id_limit=16, max_datagram_frame_size=17)
+    everything = replace(
+        limits,
+        ack_delay_exponent=9,
+        max_ack_delay=9.0,
+        max_idle_timeout=9.0,
+        max_udp_payload_size=1300,
+        disable_active_migration=True,
+        stateless_reset_token=bytes(16),
+        unknown={0x3E: b""},
+    )
+
+    assert remembered(everything) == limits
+
+
+def test_the_first_connection_id_is_forgotten_with_the_keys() -> None:
+    stage = Stage()
+    stage.visit()
+    visit = stage.visit(close=False)
+    (entry,) = stage.pair.server.hub._entries
+    first = entry.original_cid
+    assert first in stage.pair.server.hub._by_cid
+
+    stage.pair.pass_time(3.0)
+
+    assert not visit.server.reads_early
+    assert first not in entry.cids
+    assert set(stage.pair.server.hub._by_cid) == entry.cids
+
+
+@pytest.mark.parametrize("size", [5000, 40_000])
+def test_early_data_between_the_halves_of_a_client_hello(size: int) -> None:
+    """It is kept until it is known whether there are keys for it, within a bound."""
+    stage = Stage(alpn=("test/1", *(f"{number:0100}" for number in range(12))))
+    stage.visit()
+    initials = 0
+
+    def hold(found: list[str]) -> float:
+        nonlocal initials
+        initials += "initial" in found
+        return 0.02 if "initial" in found and initials > 1 else 0.0
+
+    stage.pair.up.conditions = replace(stage.pair.up.conditions, duplicate=1.0 if size > 5000 else 0.0)
+    stage.sort(hold)
+
+    visit = stage.visit(size)
+
+    assert initials > 2
+    assert visit.client.early_data_accepted
+    assert visit.counted["zero_rtt_received"] >= 8
+    assert len(visit.server._early_packets) == 0
 
 
 def test_another_process_rejects_it() -> None:

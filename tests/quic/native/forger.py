@@ -201,7 +201,8 @@ PARAMETERS = PeerParameters(
 @dataclass
 class Forger:
     """role: the victim's. received: frames that have come back, in order. numbers: of the packets that brought them. sent_back,
-    sent_to: octets. code: of the CONNECTION_CLOSE among the frames. opened, logs: streams, by the victim's own account."""
+    sent_to: octets. code: of the CONNECTION_CLOSE among the frames. opened, logs: streams, by the victim's own account.
+    early: the handshake is not complete yet; see ``complete``."""
 
     role: str = "server"
     limits: Limits = field(default_factory=Limits)
@@ -209,6 +210,7 @@ class Forger:
     seed: int = 0
     take: bool = True
     consume: bool = True
+    early: bool = False
 
     def __post_init__(self) -> None:
         self.now = 100.0
@@ -237,9 +239,14 @@ class Forger:
             route=ROUTE,
             now=self.now,
         )
+        self.connection.set_peer(self.parameters, bytes(CID), bytes(16))
+        if not self.early:
+            self.complete()
+
+    def complete(self) -> None:
+        """The handshake, for the victim."""
         self.connection.install_key(False, SUITE, TO_VICTIM, VERSION)
         self.connection.install_key(True, SUITE, FROM_VICTIM, VERSION)
-        self.connection.set_peer(self.parameters, bytes(CID), bytes(16))
         self.connection.confirm(self.now)
 
     @property

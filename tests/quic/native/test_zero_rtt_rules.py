@@ -10,7 +10,20 @@ from quicsocks.userspace.quic.errors import LocalError, PeerError
 from quicsocks.userspace.quic.native.crypto import header_key, packet_key
 from quicsocks.userspace.quic.types import Limits
 
-from .forger import CID, SUITE, VERSION, Forger, ack, crypto, frame, new_connection_id, path_challenge, stream, varint
+from .forger import (
+    CID,
+    SUITE,
+    VERSION,
+    Forger,
+    ack,
+    crypto,
+    frame,
+    new_connection_id,
+    parse,
+    path_challenge,
+    stream,
+    varint,
+)  # fmt: skip
 
 ENCODING, FLOW_CONTROL, VIOLATION = 0x07, 0x03, 0x0A
 SECRETS = {0x1301: bytes([3]) * 32, 0x1302: bytes([4]) * 48, 0x1303: bytes([5]) * 32}
@@ -27,7 +40,7 @@ class EarlyForger(Forger):
         self.masks = header_key(suite, SECRETS[suite], VERSION)
         self.connection.install_early_key(suite, SECRETS[suite], VERSION)
 
-    def early(self, *frames: bytes, number: int | None = None, bits: int = 0) -> EarlyForger:
+    def say(self, *frames: bytes, number: int | None = None, bits: int = 0) -> EarlyForger:
         """One 0-RTT packet of these frames, and hear what comes of it."""
         number = number if number is not None else self.number
         self.number = max(self.number, number + 1)
@@ -64,7 +77,7 @@ class EarlyForger(Forger):
 def test_it_is_read_and_acknowledged_in_1_rtt_packets(suite: int) -> None:
     forger = EarlyForger(suite)
 
-    forger.early(stream(0, 0, b"early ")).early(stream(0, 6, b"data", fin=True)).wait(0.03)
+    forger.say(stream(0, 0, b"early ")).say(stream(0, 6, b"data", fin=True)).wait(0.03)
 
     assert bytes(forger.logs[0].data) == b"early data"
     assert ("eof",) in forger.logs[0].calls
@@ -75,9 +88,9 @@ def test_it_is_read_and_acknowledged_in_1_rtt_packets(suite: int) -> None:
 def test_it_shares_numbers_streams_and_limits_with_1_rtt_packets() -> None:
     forger = EarlyForger()
 
-    forger.early(stream(0, 0, b"one "), number=5)
+    forger.say(stream(0, 0, b"one "), number=5)
     forger.send(stream(0, 4, b"two "), number=6)
-    forger.early(stream(0, 8, b"three"), number=3)
+    forger.say(stream(0, 8, b"three"), number=3)
 
     assert bytes(forger.logs[0].data) == b"one two three"
     assert forger.code is None
@@ -100,7 +113,7 @@ def test_frames_that_it_may_not_hold(name: str) -> None:
     """RFC 9000 §12.4, §12.5."""
     forger = EarlyForger()
 
-    forger.early(frame(1), FORBIDDEN[name]())
+    forger.say(frame(1), FORBIDDEN[name]())
 
     assert forger.code == VIOLATION
     assert "0-RTT" in forger.reason
@@ -130,7 +143,7 @@ def test_frames_that_it_may_hold(name: str) -> None:
     """RFC 9000 §12.4; RFC 9221 §4."""
     forger = EarlyForger()
 
-    forger.early(ALLOWED[name]())
+    forger.say(ALLOWED[name]())
 
     assert forger.code is None
     assert forger.counted == (1, 0)
@@ -139,7 +152,7 @@ def test_frames_that_it_may_hold(name: str) -> None:
 def test_the_same_frames_may_be_in_1_rtt_packets_afterwards() -> None:
     forger = EarlyForger()
 
-    forger.early(frame(1)).send(frame(0x19, 1), ack(max(forger.numbers)))
+    forger.say(frame(1)).send(frame(0x19, 1), ack(max(forger.numbers)))
 
     assert forger.code is None
 
@@ -147,7 +160,7 @@ def test_the_same_frames_may_be_in_1_rtt_packets_afterwards() -> None:
 @pytest.mark.parametrize("bits", [0x04, 0x08, 0x0C])
 def test_reserved_bits(bits: int) -> None:
     """RFC 9000 §17.2."""
-    assert EarlyForger().early(frame(1), bits=bits).code == VIOLATION
+    assert EarlyForger().say(frame(1), bits=bits).code == VIOLATION
 
 
 def test_no_frames() -> None:
@@ -161,25 +174,25 @@ def test_no_frames() -> None:
 
 
 def test_other_rules_hold_too() -> None:
-    assert EarlyForger().early(frame(0x40)).code == ENCODING
-    assert EarlyForger().early(stream(0, 1 << 40, b"x")).code == FLOW_CONTROL
+    assert EarlyForger().say(frame(0x40)).code == ENCODING
+    assert EarlyForger().say(stream(0, 1 << 40, b"x")).code == FLOW_CONTROL
 
 
 def test_a_number_above_one_of_a_1_rtt_packet() -> None:
     """RFC 9001 §5.6: with 1-RTT keys, a client sends no more 0-RTT packets."""
     forger = EarlyForger()
     forger.send(frame(1), number=7)
-    forger.early(frame(1), number=6)
+    forger.say(frame(1), number=6)
     assert forger.code is None
 
-    forger.early(frame(1), number=8)
+    forger.say(frame(1), number=8)
 
     assert forger.code == VIOLATION
 
 
 def test_a_1_rtt_packet_with_a_number_below() -> None:
     forger = EarlyForger()
-    forger.early(frame(1), number=7)
+    forger.say(frame(1), number=7)
     forger.send(frame(1), number=8)
     assert forger.code is None
 
@@ -205,7 +218,7 @@ def test_the_keys_are_dropped_in_time() -> None:
     forger = EarlyForger()
     forger.connection.set_rtt(0.1)
     forger.connection.end_early(forger.now)
-    forger.early(stream(0, 0, b"late"))
+    forger.say(stream(0, 0, b"late"))
     assert forger.counted == (1, 0)
 
     forger.wait(3 * (0.1 + 4 * 0.05 + 0.025) - 0.01)
@@ -214,7 +227,7 @@ def test_the_keys_are_dropped_in_time() -> None:
 
     assert not forger.connection.reads_early
     assert forger.events.count(("early_over",)) == 1
-    forger.early(stream(4, 0, b"too late"))
+    forger.say(stream(4, 0, b"too late"))
     assert forger.counted == (1, 1)
     assert forger.code is None
 
@@ -224,7 +237,7 @@ def test_the_keys_are_dropped_in_time_without_a_timer() -> None:
     forger.connection.end_early(forger.now)
     forger.now += 60.0
 
-    forger.early(stream(0, 0, b"too late"))
+    forger.say(stream(0, 0, b"too late"))
 
     assert forger.counted == (0, 1)
     assert not forger.logs
@@ -259,6 +272,113 @@ def test_a_client_reads_none() -> None:
 
     assert not forger.connection.reads_early
     assert forger.connection.sends_early
+
+
+# --- A client's -------------------------------------------------------------------------------------------------------
+
+
+class EarlyClient(Forger):
+    """The victim sends 0-RTT packets. came: those, as (number, payload, first octet, connection IDs)."""
+
+    def __init__(self, suite: int = SUITE) -> None:
+        super().__init__(role="client", early=True)
+        self.opener = packet_key(suite, SECRETS[suite], VERSION, False)
+        self.mask = header_key(suite, SECRETS[suite], VERSION)
+        self.came: list[tuple[int, bytes, int, bytes, bytes]] = []
+        self.connection.install_early_key(suite, SECRETS[suite], VERSION)
+
+    def hear_early(self) -> None:
+        for packet, _ in self.connection.datagrams_to_send(self.now):
+            assert packet[0] & 0xF0 == 0xD0
+            assert packet[1:5] == VERSION.to_bytes(4, "big")
+            at = 6 + packet[5]
+            destination, source = packet[6:at], packet[at + 1 : at + 1 + packet[at]]
+            at += 1 + packet[at]
+            length = int.from_bytes(packet[at : at + 2], "big") - 0x4000
+            at += 2
+            assert at + length == len(packet) <= 1200
+            head = bytearray(packet)
+            mask = self.mask.mask_of(packet[at + 4 : at + 20])
+            head[0] ^= mask[0] & 0x0F
+            octets = (head[0] & 3) + 1
+            for i in range(octets):
+                head[at + i] ^= mask[1 + i]
+            number = int.from_bytes(head[at : at + octets], "big")
+            payload = self.opener.unprotected(bytes(head[: at + octets]), packet[at + octets :], number)
+            assert payload is not None
+            self.came.append((number, payload, head[0], destination, source))
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=SUITES.get)
+def test_what_a_client_sends_early(suite: int) -> None:
+    client = EarlyClient(suite)
+    client.open_local().stream.write(b"x" * 3000)
+
+    client.hear_early()
+
+    assert len(client.came) == 3
+    assert [found[0] for found in client.came] == [0, 1, 2]
+    for _, payload, first, destination, source in client.came:
+        assert first & 0x0C == 0
+        assert (destination, source) == (bytes(CID), bytes(CID))
+        assert all(0x08 <= found[0] < 0x10 for found in parse(payload))
+
+
+def test_a_client_follows_the_servers_connection_id() -> None:
+    client = EarlyClient()
+    client.connection.set_peer_cid(b"another, longer one")
+    client.open_local().stream.write(b"x")
+
+    client.hear_early()
+
+    assert client.came[0][3] == b"another, longer one"
+
+
+def test_a_client_sends_it_again_with_other_keys() -> None:
+    """RFC 9000 §17.2.5.3: after a Retry, and with numbers of their own."""
+    client = EarlyClient()
+    client.open_local().stream.write(b"x" * 2000)
+    client.hear_early()
+    before = client.came.copy()
+    client.came.clear()
+
+    client.connection.install_early_key(SUITE, SECRETS[SUITE], VERSION)
+    client.hear_early()
+
+    assert sum(found[3] for _, payload, *_ in client.came for found in parse(payload)) == 2000
+    assert min(found[0] for found in client.came) > max(found[0] for found in before)
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+def test_acknowledgements_of_early_packets(rejected: bool) -> None:
+    """RFC 9001 §4.6.2: nobody has read what was rejected."""
+    client = EarlyClient()
+    log = client.open_local()
+    log.stream.write(b"x" * 2000)
+    client.hear_early()
+    client.complete()
+    if rejected:
+        client.connection.early_rejected()
+        assert client.hear().kinds(0x08), "it goes again"
+
+    client.send(ack(client.came[-1][0], 1))
+
+    assert client.code == (VIOLATION if rejected else None)
+
+
+def test_an_acknowledgement_of_early_packets_does_not_allow_a_key_update() -> None:
+    """RFC 9001 §6.1: it has to be of a packet under the present keys."""
+    client = EarlyClient()
+    client.open_local().stream.write(b"x")
+    client.hear_early()
+    client.complete()
+    client.connection.update_keys()
+
+    client.send(ack(client.came[-1][0]), frame(1))
+    assert client.connection.statistics()["key_updates"] == 0
+
+    client.acknowledge()
+    assert client.connection.statistics()["key_updates"] == 1
 
 
 def test_keys_must_fit() -> None:
@@ -318,7 +438,7 @@ def test_fuzzed_packets(seed: int) -> None:
 
     assert forger.code is None, "nothing of that is authentic"
     assert forger.counted[0] == 0
-    assert forger.early(stream(0, 0, b"all is well"), number=0).logs[0].data == b"all is well"
+    assert forger.say(stream(0, 0, b"all is well"), number=0).logs[0].data == b"all is well"
 
 
 @pytest.mark.parametrize("seed", range(8))
