@@ -9,6 +9,7 @@ import pytest
 
 from quicsocks.userspace.quic.aioquic_internals.handshaker_parameters import PeerParameters
 from quicsocks.userspace.quic.errors import End
+from quicsocks.userspace.quic.native_session import MOST_EARLY
 from quicsocks.userspace.quic.resumption import ServerResumption, remembered
 from quicsocks.userspace.quic.types import Limits, Resumption
 
@@ -213,8 +214,7 @@ def test_the_first_connection_id_is_forgotten_with_the_keys() -> None:
     assert set(stage.pair.server.hub._by_cid) == entry.cids
 
 
-@pytest.mark.parametrize("size", [5000, 40_000])
-def test_early_data_between_the_halves_of_a_client_hello(size: int) -> None:
+def test_early_data_between_the_halves_of_a_client_hello() -> None:
     """It is kept until it is known whether there are keys for it, within a bound."""
     stage = Stage(alpn=("test/1", *(f"{number:0100}" for number in range(12))))
     stage.visit()
@@ -225,15 +225,39 @@ def test_early_data_between_the_halves_of_a_client_hello(size: int) -> None:
         initials += "initial" in found
         return 0.02 if "initial" in found and initials > 1 else 0.0
 
-    stage.pair.up.conditions = replace(stage.pair.up.conditions, duplicate=1.0 if size > 5000 else 0.0)
-    stage.sort(hold)
+    def repeat() -> None:
+        early = next(data for direction, data in stage.pair.seen if direction == "up" and kinds(data) == ["zero_rtt"])
+        for _ in range(50):
+            stage.pair.send_up(early)
+        waiting.append(len(stage.accepted[-1][0]._early_packets))
 
-    visit = stage.visit(size)
+    waiting: list[int] = []
+    stage.sort(hold)
+    stage.pair.record = True
+    stage.pair.at(stage.pair.now + 0.03, repeat)
+
+    visit = stage.visit()
 
     assert initials > 2
+    assert waiting == [MOST_EARLY]
     assert visit.client.early_data_accepted
     assert visit.counted["zero_rtt_received"] >= 8
     assert len(visit.server._early_packets) == 0
+
+
+def test_what_a_ticket_says_of_one_connection_is_not_of_the_next() -> None:
+    short, long = replace(Limits(), idle_timeout=5.0), replace(Limits(), keepalive=0.0)
+    stage = Stage(limits=short)
+    stage.visit()
+    stage.limits = long
+    stage.listen()
+    visit = stage.visit(close=False)
+    assert visit.client.early_data_accepted
+
+    stage.pair.pass_time(20.0)
+
+    assert visit.client.ended is None
+    assert visit.server.ended is None
 
 
 def test_another_process_rejects_it() -> None:
