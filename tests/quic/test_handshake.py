@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from quicsocks.userspace.quic.aioquic_internals.handshaker import walk
+from quicsocks.userspace.quic.cid import LENGTH
 from quicsocks.userspace.quic.errors import End, Ended, LocalError
 from quicsocks.userspace.quic.types import VERSION_1, VERSION_2, DialConfig, Limits, ListenConfig, Trust
 
@@ -271,6 +273,28 @@ def test_key_log_holds_what_wireshark_reads(tmp_path: Path) -> None:
         "EXPORTER_SECRET",
     }
     assert all(re.fullmatch(r"\w+ [0-9a-f]{64} [0-9a-f]{64,96}", line) for line in file.read_text().splitlines())
+
+
+# --- Ends in the middle -----------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_closes_before_the_handshake_is_complete() -> None:
+    """1-RTT packets, too, are addressed to the client's connection ID, if there are any."""
+    dialled = dial()
+    dialled.pair.record = True
+    dialled.pair.step()
+    initial = dialled.pair.seen[0][1]
+    client = initial[7 + initial[5] :][: initial[6 + initial[5]]]
+    dialled.pair.drive(lambda: bool(dialled.servers))
+
+    dialled.server.close(9, "not now")
+    end = ended(dialled)
+
+    assert end.end in (End.PEER_TRANSPORT, End.PEER_CLOSED, End.REFUSED)
+    down = [data for direction, data in dialled.pair.seen if direction == "down"]
+    assert down
+    packets = [data[start:stop] for data in down for kind, start, stop in walk(data, LENGTH) if kind == "one_rtt"]
+    assert all(packet[1 : 1 + len(client)] == client for packet in packets)
 
 
 # --- Silence and the network's own answers ----------------------------------------------------------------------------

@@ -60,5 +60,15 @@ def test_files_say_what_they_are_and_stay_small(path: Path) -> None:
     assert len(source.splitlines()) <= (300 if path.name == "endpoint.py" else 600)
 
 
+def test_nothing_above_uses_tickets_or_early_data() -> None:
+    """docs/protocol.md has no early data, and tickets save a tunnel next to nothing."""
+    for path in sorted(ROOM.parent.rglob("*.py")):
+        if not path.is_relative_to(ROOM):
+            names = {node.id for node in ast.walk(parse(path.read_text())) if isinstance(node, ast.Name)}
+            arguments = {node.arg for node in ast.walk(parse(path.read_text())) if isinstance(node, ast.keyword)}
+            assert not names & {"ClientTickets", "Resumption"}, path
+            assert not arguments & {"early_data", "resumption", "tickets"}, path
+
+
 def test_asyncio_is_touched_in_one_place() -> None:
     assert [path.name for path in FILES if "asyncio" in imports(path)] == ["endpoint.py"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
 from aioquic.quic.connection import (
     END_STATES,
+    MAX_EARLY_DATA,
     SECRETS_LABELS,
     QuicConnection,
     QuicConnectionError,
@@ -31,12 +33,15 @@ from aioquic.quic.recovery import QuicPacketRecovery
 from quicsocks.userspace.quic.aioquic_internals import handshaker
 from quicsocks.userspace.quic.aioquic_internals.handshaker import Handshaker
 from quicsocks.userspace.quic.aioquic_internals.handshaker_parameters import KNOWN, encode_parameters
+from quicsocks.userspace.quic.aioquic_internals.tickets import without_early_data
 
 from .handshaking import CLIENT, SERVER, Path, client_of, client_setup, copied, join, ours_of, server_of
 
 TLS_ATTRIBUTES = {
     "_peer_certificate": "pins cannot be checked",
+    "_psk_key_exchange_mode": "clients are given tickets that they cannot use",
     "_receive_buffer": "a TLS message without end fills the memory",
+    "_session_resumed": "the certificate of an earlier session passes for this one's, or none does",
     "_signature_algorithms": "crypto profiles no longer limit signatures",
     "_supported_groups": "crypto profiles no longer limit groups",
     "alpn_negotiated": "the application protocol is unknown",
@@ -222,6 +227,59 @@ def test_tls_after_the_handshake_needs_no_other_buffer_than_that_of_1_rtt(joined
     )
     list_of = list(inspect.signature(tls.Context.handle_message).parameters)
     assert list_of == ["self", "input_data", "output_buf"], "receive_crypto calls it otherwise"
+
+
+# --- Tickets and early data -------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_is_made_of_a_message_and_extensions() -> None:
+    assert list(inspect.signature(tls.Context._build_session_ticket).parameters) == [
+        "self", "new_session_ticket", "other_extensions",
+    ]  # fmt: skip
+    assert MAX_EARLY_DATA == 0xFFFFFFFF, "RFC 9001 §4.6.1 knows one value"
+
+
+def test_a_ticket_without_early_data_is_otherwise_the_same() -> None:
+    ticket = tls.SessionTicket(
+        age_add=1,
+        cipher_suite=tls.CipherSuite.AES_128_GCM_SHA256,
+        not_valid_after=tls.utcnow(),
+        not_valid_before=tls.utcnow(),
+        resumption_secret=b"secret",
+        server_name="name",
+        ticket=b"ticket",
+        max_early_data_size=MAX_EARLY_DATA,
+        other_extensions=[(57, b"parameters")],
+    )
+    assert without_early_data(ticket) == replace(ticket, max_early_data_size=None)
+
+
+def test_the_transcript_of_a_ticket_is_whole_before_the_clients_finished() -> None:
+    text = source(tls.Context._server_expect_finished)
+    assert "self.key_schedule.update_hash(buf.data)" in text, "both ends derive other secrets"
+    assert "update_hash" not in source(tls.Context._server_handle_finished)
+
+
+def test_early_data_can_be_rejected_when_its_secret_comes_up() -> None:
+    text = source(tls.Context._server_handle_hello)
+    order = [
+        "self.alpn_cb(",  # The protocol and our parameters are known.
+        "self.get_session_ticket_cb(",
+        "self.early_data_accepted = True",
+        "Epoch.ZERO_RTT",
+        "early_data=self.early_data_accepted",
+    ]
+    places = [text.index(each) for each in order]
+    assert places == sorted(places), "what the server says of early data is not what its engine does"
+
+
+def test_a_ticket_is_only_used_with_its_cipher_suite() -> None:
+    text = source(tls.Context._server_handle_hello)
+    assert "session_ticket.cipher_suite == cipher_suite" in text, "RFC 8446 §4.2.10"
+
+
+def test_tickets_for_some_early_data_are_refused_by_aioquic() -> None:
+    assert "max_early_data_size != MAX_EARLY_DATA" in source(QuicConnection._handle_session_ticket)
 
 
 # --- Transport parameters and connection IDs --------------------------------------------------------------------------
