@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .session import Route
-from .tls_profile import VERSIONS
+from .types import VERSION_1
 
 MOST = 64
 """Datagrams: 100 KiB."""
@@ -25,11 +25,11 @@ ZERO_RTT = 0xD0
 
 
 def is_early(data: bytes) -> bool:
-    """Whether a datagram begins with a 0-RTT packet of a version of ours."""
+    """Whether a datagram begins with a 0-RTT packet of the version that has early data here."""
     return (
         len(data) > 6
         and data[0] & 0xF0 == ZERO_RTT
-        and int.from_bytes(data[1:5], "big") in VERSIONS
+        and int.from_bytes(data[1:5], "big") == VERSION_1
         and SHORTEST_CID <= data[5] < len(data) - 6
     )
 

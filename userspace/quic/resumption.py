@@ -18,7 +18,7 @@ from cryptography import x509
 from .aioquic_internals.handshaker_parameters import PeerParameters
 from .aioquic_internals.tickets import without_early_data
 from .errors import LocalError
-from .types import Resumption
+from .types import VERSION_1, Resumption
 
 if TYPE_CHECKING:
     from .aioquic_internals.handshaker import Handshaker
@@ -130,6 +130,7 @@ class ServerResumption:
         taken, parameters = self._taken, handshaker.local_parameters
         return (
             self._tickets.options.early_data
+            and handshaker.version == VERSION_1
             and taken is not None
             and taken.session.max_early_data_size is not None
             and taken.alpn == handshaker.alpn
@@ -138,6 +139,9 @@ class ServerResumption:
         )
 
     def issue(self, handshaker: Handshaker) -> None:
+        """Tickets are of one QUIC version (RFC 9369 §5), which here is 1: whoever begins with it comes back with it."""
+        if handshaker.version != VERSION_1:
+            return
         for nonce in range(self._tickets.options.per_connection):
             if not self._tickets.issue(handshaker, nonce):
                 return
@@ -209,7 +213,7 @@ class ClientResumption:
         """A ticket has come."""
         certificate = handshaker.peer_certificate
         self._seen += 1
-        if self._seen <= MOST_PER_CONNECTION and certificate is not None:
+        if self._seen <= MOST_PER_CONNECTION and certificate is not None and handshaker.version == VERSION_1:
             self._tickets.put(self._exit, session, certificate, self._wall_clock())
 
 
