@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from typing import Any
 
 from quicsocks.userspace.quic.hub import Hub
 from quicsocks.userspace.quic.native.outlet import MemoryOutlet
@@ -81,7 +82,7 @@ class Pair:
         self.seen: list[tuple[str, bytes]] = []
         """Every datagram sent, as ("up" or "down", data), when ``record`` is set."""
         self.record = False
-        self._flying: list[tuple[float, int, str, bytes, Address, int]] = []
+        self._flying: list[tuple[float, int, str, bytes, Any, int]] = []
         self._planned: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
@@ -122,11 +123,7 @@ class Pair:
         # A timer that is due already costs a microsecond, as it would anywhere: aioquic's may come a rounding error early.
         self.now = max(self.now + 1e-6, min(times))
         while self._flying and self._flying[0][0] <= self.now:
-            _, _, direction, data, address, ecn = heapq.heappop(self._flying)
-            if direction == "up":
-                self.server.hub.receive_datagram(data, Route(SERVER, address), self.now, ecn)
-            elif address == self.nat:
-                self.client.hub.receive_datagram(data, Route(CLIENT, SERVER), self.now, ecn)
+            self._deliver(*heapq.heappop(self._flying)[2:])
         for host in (self.client, self.server):
             host.hub.handle_timer(self.now)
         while self._planned and self._planned[0][0] <= self.now:
@@ -162,6 +159,12 @@ class Pair:
         """Close what the hubs hold open: key logs."""
         for host in (self.client, self.server):
             host.hub.forget()
+
+    def _deliver(self, direction: str, data: bytes, address: Any, ecn: int) -> None:
+        if direction == "up":
+            self.server.hub.receive_datagram(data, Route(SERVER, address), self.now, ecn)
+        elif address == self.nat:
+            self.client.hub.receive_datagram(data, Route(CLIENT, SERVER), self.now, ecn)
 
     def _flush(self) -> None:
         for _ in range(10_000):

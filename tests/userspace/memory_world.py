@@ -54,6 +54,9 @@ class MemoryEndpoint:
     def local_addresses(self) -> tuple[Address, ...]:
         return (("127.0.0.1", 4433),)
 
+    def add_address(self, local: Address) -> Address:
+        return local
+
     def dial(self, remote: Address, config: DialConfig, handler: SessionHandler) -> Session:
         loop = asyncio.get_running_loop()
         self.dialled.append(remote)

@@ -37,8 +37,7 @@ class BatchedEndpoint(UdpEndpoint):
         self.batched = Batched(Route, int.from_bytes(os.urandom(8), "big"))
         self._full: set[int] = set()
         for opened in self._sockets:
-            configure(opened.socket, BUFFER, BUFFER)
-            self.batched.add_socket(opened.socket.fileno(), opened.local)
+            self._added(opened)
         self._hub.outlet = self.batched
 
     def statistics(self) -> dict[str, int]:
@@ -47,6 +46,10 @@ class BatchedEndpoint(UdpEndpoint):
     async def close(self) -> None:
         await super().close()
         self.batched.close()
+
+    def _added(self, opened: UdpSocket) -> None:
+        configure(opened.socket, BUFFER, BUFFER)
+        self.batched.add_socket(opened.socket.fileno(), opened.local)
 
     def _on_readable(self, opened: UdpSocket) -> None:
         # One time for the batch: nearer to the arrival of its datagrams than one taken after the work on the others.

@@ -71,6 +71,7 @@ class UdpEndpoint:
             for opened in self._sockets:
                 opened.socket.close()
             raise
+        self._hub.find_route = self._route_from
         for opened in self._sockets:
             self._loop.add_reader(opened.socket, self._on_readable, opened)
         if share is not None:
@@ -88,6 +89,15 @@ class UdpEndpoint:
     @property
     def local_addresses(self) -> tuple[Address, ...]:
         return tuple(opened.local for opened in self._sockets)
+
+    def add_address(self, local: Address) -> Address:
+        if self._closed:
+            raise LocalError("the endpoint is closed")
+        opened = open_socket(local, len(self._sockets))
+        self._sockets.append(opened)
+        self._added(opened)
+        self._loop.add_reader(opened.socket, self._on_readable, opened)
+        return opened.local
 
     def dial(self, remote: Address, config: DialConfig, handler: SessionHandler) -> Session:
         return self._hub.dial(self._route_to(remote), config, handler, time.monotonic())
@@ -131,6 +141,17 @@ class UdpEndpoint:
         self._hub.forget()
 
     # Below.
+
+    def _added(self, opened: UdpSocket) -> None:
+        """A socket that is not watched yet."""
+
+    def _route_from(self, local: Address, remote: Address) -> Route:
+        for opened in self._sockets:
+            if opened.local == local and (":" in local[0]) == (":" in remote[0]):
+                return opened.route_to(remote)
+        raise LocalError(
+            f"the endpoint has no local address {local[0]} port {local[1]} from which to reach {remote[0]}"
+        )
 
     def _route_to(self, remote: Address) -> Route:
         if self._closed:

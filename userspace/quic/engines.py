@@ -14,16 +14,18 @@ from .aioquic_internals.handshaker_parameters import ENGINES_PARAMETERS
 from .aioquic_session import AioquicSession
 from .native.connection import Connection as NativeConnection
 from .native_session import NativeSession
+from .preferred import PREFERRED_ADDRESS, encode_preferred
 from .resumption import ClientResumption, ServerResumption
 from .session import BaseSession, Route, SessionOwner
 from .tls_profile import Profile
-from .types import Limits
+from .types import Address, Limits
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """original_cid, retry_cid: on a server, as ``QuicConnection`` has them. new_cid, reset_token, random_bytes: the
-    owner's. verify_peer: what a client asks of the server's certificate. resumption: of the role."""
+    owner's. verify_peer: what a client asks of the server's certificate. resumption: of the role. preferred_address: as
+    ``ListenConfig``'s."""
 
     owner: SessionOwner
     configuration: QuicConfiguration
@@ -39,6 +41,7 @@ class Beginning:
     original_cid: bytes | None = None
     retry_cid: bytes | None = None
     resumption: ClientResumption | ServerResumption | None = None
+    preferred_address: tuple[Address, ...] = ()
 
     @property
     def is_client(self) -> bool:
@@ -75,6 +78,11 @@ def _native(beginning: Beginning) -> NativeSession:
     client = resumption if isinstance(resumption, ClientResumption) else None
     if client is not None:
         beginning.configuration.session_ticket = client.session
+    extra, preferred_cid = dict(ENGINES_PARAMETERS), b""
+    if beginning.preferred_address:
+        preferred_cid = beginning.new_cid()
+        token = beginning.reset_token(preferred_cid)
+        extra[PREFERRED_ADDRESS] = encode_preferred(beginning.preferred_address, preferred_cid, token)
     handshaker = Handshaker(
         configuration=beginning.configuration,
         new_cid=beginning.new_cid,
@@ -85,7 +93,7 @@ def _native(beginning: Beginning) -> NativeSession:
         max_streams=(limits.max_streams_bidi, limits.max_streams_uni),
         original_destination_connection_id=beginning.original_cid,
         retry_source_connection_id=beginning.retry_cid,
-        extra_parameters=ENGINES_PARAMETERS,
+        extra_parameters=extra,
         session_ticket_fetcher=server.find if server is not None else None,
         session_ticket_handler=(lambda ticket: client.keep(handshaker, ticket)) if client is not None else None,
         remembered_certificate=client.certificate if client is not None else None,
@@ -99,6 +107,7 @@ def _native(beginning: Beginning) -> NativeSession:
         reset_token=beginning.reset_token,
         waker=lambda: session.wake(),
         own_cid=handshaker.host_cid,
+        preferred_cid=preferred_cid,
         route=beginning.route,
         now=beginning.now,
     )

@@ -32,6 +32,7 @@ from .congestion import check as check_congestion
 from .early_arrivals import EarlyArrivals, is_early
 from .engines import SESSIONS, Beginning
 from .errors import LocalError, PeerError
+from .preferred import check_preferred
 from .reset import TokenBucket, is_reset, reset_packet, reset_token
 from .resumption import ClientResumption, ServerResumption, ServerTickets
 from .retry import RetryTokens
@@ -122,6 +123,8 @@ class Hub:
         self._timer_count = 0
         self._dirty: dict[_Entry, None] = {}
         self._blocked: dict[_Entry, None] = {}
+        self.find_route: Callable[[Address, Address], Route] = _no_route
+        """From one of the adapter's local addresses to a remote one; raises LocalError when it does not have it."""
         self.outlet: Outlet | None = None
         """Where sessions put their packets that are not to become Python objects."""
         self._raw: list[tuple[bytes, Route]] = []
@@ -173,6 +176,7 @@ class Hub:
     def listen(self, config: ListenConfig, accept: Callable[[Session], SessionHandler]) -> None:
         """Raises LocalError when config cannot work; what was in force before stays."""
         check_congestion(config.limits.congestion, self._engine)
+        check_preferred(config.preferred_address, self._engine)
         configuration = server_configuration(config, self._keylogs)
         secrets = Secrets(config.secret)
         tickets = self._tickets_for(config)
@@ -328,6 +332,16 @@ class Hub:
         entry.cids.discard(cid)
         self._forget_cid(cid)
 
+    def session_moved(self, session: BaseSession) -> None:
+        entry = _entry_of(session)
+        if entry.dialled not in (None, session.route.remote):
+            self._forget_dialled(entry)
+            entry.dialled = session.route.remote
+            self._dialled.setdefault(entry.dialled, []).append(entry)
+
+    def route_from(self, local: Address, remote: Address) -> Route:
+        return self.find_route(local, remote)
+
     # Below.
 
     def _check_resumption(self) -> None:
@@ -361,7 +375,7 @@ class Hub:
 
     def _pass_on(self, entry: _Entry, data: bytes, route: Route, now: float, ecn: int) -> None:
         session = entry.joined
-        if session.is_client and route.remote == session.route.remote:
+        if session.is_client and route.remote == session.route.remote and route.socket == session.route.socket:
             route = session.route  # A wildcard socket may know its own address better than when we dialled.
         session.receive_datagram(data, route, now, ecn)
         self._dirty[entry] = None
@@ -441,6 +455,7 @@ class Hub:
                 original_cid=original_cid,
                 retry_cid=retry_cid,
                 resumption=ServerResumption(listening.tickets) if listening.tickets is not None else None,
+                preferred_address=config.preferred_address,
             )
         )
         entry.session = session
@@ -551,12 +566,19 @@ class Hub:
         for cid in entry.cids:
             self._forget_cid(cid)
         self._blocked.pop(entry, None)
+        self._forget_dialled(entry)
+
+    def _forget_dialled(self, entry: _Entry) -> None:
         if entry.dialled is not None:
             dialled = self._dialled.get(entry.dialled, [])
             if entry in dialled:
                 dialled.remove(entry)
             if not dialled:
                 self._dialled.pop(entry.dialled, None)
+
+
+def _no_route(local: Address, remote: Address) -> Route:
+    raise LocalError("the sockets are not ours to choose from")
 
 
 def _entry_of(session: BaseSession) -> _Entry:

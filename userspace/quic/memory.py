@@ -254,6 +254,9 @@ class MemorySession:
     def paths(self) -> tuple[NetworkPath, ...]:
         return () if self._ended is not None else (NetworkPath("udp", self._local, self._remote, True),)
 
+    def migrate(self, local: Address) -> bool:
+        return False
+
     def probe(self) -> None:
         """Memory loses nothing, so there is nothing to find out."""
 

@@ -22,9 +22,10 @@ from .endings import ended_of
 from .errors import End, Ended, LocalError, PeerError
 from .exporter import Exporter
 from .native.connection import Connection
+from .preferred import preferred_of
 from .resumption import ClientResumption, ServerResumption, is_reduced, remembered
 from .session import BaseSession, Route, SessionOwner
-from .types import Limits, NetworkPath, PathChange, PathEvent, Priority, SessionStatistics, Stream
+from .types import Address, Limits, NetworkPath, PathChange, PathEvent, Priority, SessionStatistics, Stream
 
 if TYPE_CHECKING:
     from .native.outlet import Outlet
@@ -110,6 +111,11 @@ class NativeSession(BaseSession):
             path_mtu=counted["mtu"],
             ecn=counted["ecn"],
         )
+
+    def migrate(self, local: Address) -> bool:
+        if self._ended is not None or not self._established or not self._is_client:
+            return False
+        return self.connection.migrate(self._owner.route_from(local, self._route.remote), False)
 
     def probe(self) -> None:
         if self._ended is None and self._established:
@@ -439,6 +445,7 @@ class NativeSession(BaseSession):
             case ("handshake_done",):
                 self.handshaker.handshake_done_received()
                 self.connection.confirm(self.now)
+                self._go_where_preferred()
             case ("closed", application, code, reason):
                 self._tell()
                 self.connection.drain(self.now)
@@ -454,11 +461,21 @@ class NativeSession(BaseSession):
                 self._owner.cid_retired(self, cid)
             case ("path", change, route, validated):
                 self._route = self.connection.route
+                self._owner.session_moved(self)
                 handler.path_changed(PathEvent(PathChange[change.upper()], _network_path(route, validated)))
             case ("extra_acked", on_acked):
                 on_acked()
             case ("datagram_size",):
                 self._notice_datagram_size()
+
+    def _go_where_preferred(self) -> None:
+        parameters = self.handshaker.peer_parameters
+        announced = parameters.preferred_address if parameters is not None else None
+        if announced is None:
+            return
+        remote = preferred_of(announced.ipv4_address, announced.ipv6_address, self._route.remote)
+        if remote is not None:
+            self.connection.migrate(Route(self._route.local, remote, self._route.socket), True)
 
     def _notice_datagram_size(self) -> None:
         size = self.connection.max_datagram_size

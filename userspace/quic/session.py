@@ -60,6 +60,12 @@ class SessionOwner(Protocol):
     def early_over(self, session: BaseSession) -> None:
         """It reads no 0-RTT packets any more."""
 
+    def session_moved(self, session: BaseSession) -> None:
+        """Its ``route`` has changed."""
+
+    def route_from(self, local: Address, remote: Address) -> Route:
+        """Raises LocalError when there is no such local address."""
+
 
 class BaseSession(ABC):
     """Implements ``types.Session``, together with an engine.
@@ -139,6 +145,9 @@ class BaseSession(ABC):
 
     @abstractmethod
     def statistics(self) -> SessionStatistics: ...
+
+    def migrate(self, local: Address) -> bool:
+        return False
 
     @abstractmethod
     def probe(self) -> None: ...

@@ -212,6 +212,15 @@ class Session(Protocol):
 
     def statistics(self) -> SessionStatistics: ...
 
+    def migrate(self, local: Address) -> bool:
+        """Move a client's session to another of the endpoint's local addresses (RFC 9000 §9.2): that path is probed, and used
+        once the peer has answered there; until then, and when it does not, nothing changes. ``path_changed`` tells: ADDED
+        and VALIDATED, or LOST. A later call replaces one that is under way.
+
+        False: a server, before the handshake is confirmed, a peer that does not allow it or has no connection ID to spare,
+        an engine that cannot, or the session is there. Raises LocalError when the endpoint has no such address.
+        """
+
     def probe(self) -> None:
         """Send something now that a living peer answers at once, congestion or not: for when nothing has been heard of it
         for a while. Nothing before the handshake completes, or after the end."""
@@ -398,6 +407,9 @@ class ListenConfig:
     versions: tuple[int, ...] = (VERSION_1, VERSION_2)
     """QUIC versions that are answered; of those, the client's preference decides."""
     resumption: Resumption | None = None
+    preferred_address: tuple[Address, ...] = ()
+    """Where clients should go once the handshake is confirmed (RFC 9000 §9.6), at most one address of each IP version; the
+    endpoint must have them. Native engine only."""
 
 
 class Endpoint(Protocol):
@@ -405,6 +417,9 @@ class Endpoint(Protocol):
 
     @property
     def local_addresses(self) -> tuple[Address, ...]: ...
+
+    def add_address(self, local: Address) -> Address:
+        """Open another socket; the address that it got. Raises LocalError when it cannot be had."""
 
     def dial(self, remote: Address, config: DialConfig, handler: SessionHandler) -> Session:
         """Begin a handshake; the outcome comes by ``handshake_completed`` or ``session_ended``."""

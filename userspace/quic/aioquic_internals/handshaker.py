@@ -482,6 +482,13 @@ class Handshaker(QuicConnection):
             raise QuicConnectionError(
                 QuicErrorCode.TRANSPORT_PARAMETER_ERROR, QuicFrameType.CRYPTO, str(error)
             ) from None
+        if self.peer_parameters.preferred_address is not None and not self._peer_cid.cid:
+            # RFC 9000 §18.2; aioquic does not look.
+            raise QuicConnectionError(
+                QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
+                QuicFrameType.CRYPTO,
+                "a preferred_address without connection IDs",
+            )
         if not self.peer_parameters.max_idle_timeout:
             self._remote_max_idle_timeout = None  # RFC 9000 §10.1: 0 or absent is no limit.
 

@@ -64,6 +64,7 @@ cdef class Connection(ZeroRtt):
         self.peer_max_ack_delay = parameters.max_ack_delay
         if parameters.min_ack_delay is not None:
             self.peer_min_ack_delay = parameters.min_ack_delay
+        self.peer_stays = parameters.disable_active_migration
         self.peer_cid_limit = max(2, parameters.active_connection_id_limit)
         self.peer_max_datagram = parameters.max_datagram_frame_size or 0
         timeout = parameters.max_idle_timeout
@@ -76,6 +77,10 @@ cdef class Connection(ZeroRtt):
         memcpy(path.cid, <const char*>cid, len(cid))
         path.cid_sequence = 0
         self.peer_cids[0] = (cid, token)
+        if parameters.preferred_address is not None:
+            self.peer_cids[1] = (
+                parameters.preferred_address.connection_id, parameters.preferred_address.stateless_reset_token
+            )
         self._apply_windows()
         self.stream_limit_raised(BIDI, parameters.initial_max_streams_bidi)
         self.stream_limit_raised(UNI, parameters.initial_max_streams_uni)
@@ -241,17 +246,48 @@ cdef class Connection(ZeroRtt):
     def _give_up(self, Path path, double now):
         # RFC 9000 §8.2.4, §9.3.2: back to the last path that was validated, if there is one.
         cdef Path other
+        cdef bint failed = path.challenged
         path.challenged = path.challenge_pending = False
         path.challenge_again_at = path.give_up_at = NEVER
         if path is not self.path:
-            self.paths.remove(path)
+            self.drop_path(path)
+            if failed and path.chosen:
+                self.events.append(("path", "lost", path.route, False))
             return
         for other in self.paths[1:]:
             if other.validated:
                 self.use_path(other, now)
-                self.paths.remove(path)
+                self.drop_path(path)
                 self.events.append(("path", "lost", path.route, False))
                 return
+
+    def migrate(self, route, bint preferred):
+        """On a client, go to another pair of addresses once it has been shown to work (RFC 9000 §9.2), the peer's preferred
+        address or a local one. False: not now, or not with this peer."""
+        cdef Path path, other
+        if not self.is_client or not self.confirmed or self.state != RUNNING or not self.path.cid_length:
+            return False
+        if self.peer_stays and not preferred:
+            return False
+        path = self.find_path(route)
+        for other in self.paths[1:]:
+            if other.chosen and other is not path:
+                self.drop_path(other)   # Only the last wish counts.
+        if path is self.path:
+            return False
+        if path is None:
+            path = self.add_path(route, self.now)
+            path.rtt.reset(0.333)       # RFC 9002 §6.2.2
+            if not self.take_peer_cid(path):
+                self.drop_path(path)
+                return False
+        path.chosen = True
+        if not path.challenged:
+            self.validate(path, self.now)
+            path.unasked = True             # That time may be long past.
+            path.challenge_again_at = path.give_up_at = NEVER
+        self.wake()
+        return True
 
     # Streams.
 
@@ -426,7 +462,10 @@ cdef class Connection(ZeroRtt):
 
     @property
     def peer_reset_tokens(self):
-        return [token for _, token in self.peer_cids.values() if token]
+        """Of the connection IDs in use (RFC 9000 §10.3.1)."""
+        cdef Path path
+        cdef set used = {path.cid_sequence for path in self.paths if path.cid_length}
+        return [token for sequence, (_, token) in self.peer_cids.items() if token and sequence in used]
 
     def statistics(self):
         """Everything that is counted, by name; times in s, sizes in octets."""

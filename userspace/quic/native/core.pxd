@@ -135,6 +135,8 @@ cdef class Core(Owner):
     cdef Path path
     cdef uint32_t next_path_id
     cdef str congestion
+    cdef bint peer_stays                # disable_active_migration (RFC 9000 §18.2)
+    cdef uint8_t heard_cid[20]          # our connection ID in the newest packet on the path in use
 
     # Connection IDs.
     cdef object random_bytes
@@ -225,7 +227,11 @@ cdef class Core(Owner):
     cdef int retire_peer_cid(self, uint64_t sequence) except -1
     cdef Path find_path(self, object route)
     cdef Path add_path(self, object route, double now)
+    cdef int validate(self, Path path, double now) except -1    # challenge it until it answers or is given up
+    cdef int start_patience(self, Path path, double now) except -1      # count from now what it takes to answer
     cdef int use_path(self, Path path, double now) except -1
+    cdef int drop_path(self, Path path) except -1       # forget it, and give back its connection ID
+    cdef bint address_peer(self, Path path)             # whether there is a connection ID to address the peer by there
     cdef int path_validated(self, Path path, double now) except -1
     cdef uint32_t max_datagram(self) noexcept           # largest DATAGRAM payload now
     cdef int size_changed(self) except -1

@@ -21,6 +21,7 @@ class Core(Owner):
         own_cid: bytes,
         route: Route,
         now: float,
+        preferred_cid: bytes = b"",
     ) -> None: ...
     @property
     def ended(self) -> Ended | None: ...

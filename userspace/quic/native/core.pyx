@@ -24,17 +24,26 @@ cdef enum:
     # Connection IDs that the peer may have of us: one in use, one for a path that it validates, and two to spare.
     MOST_RETIRED = 64
     # RETIRE_CONNECTION_ID frames that wait to be sent (RFC 9000 §5.1.2: a limit there must be).
+    MOST_PATHS = 4
+    # Paths remembered: the one in use, and those that are being validated.
     SMALLEST_HIGH_WATER = 16 << 10
     # Unsent octets that every stream may have, however many there are: a dozen packets.
+
+
+cdef double _patience(Core self) noexcept:
+    # Seconds that a path has to answer (RFC 9000 §8.2.4), and that one no longer used is kept.
+    return 3.0 * max(self.pto(), 2.0 * 0.333)
 
 
 cdef class Core(Owner):
     """limits: types.Limits. random_bytes(n): unpredictable octets. new_cid(): another connection ID of ours.
     reset_token(cid): its stateless reset token. own_cid: the one of the handshake. route: the adapter's name for the
-    first path. waker(): called when there is something to send or to tell. now: s, on the clock of all calls."""
+    first path. waker(): called when there is something to send or to tell. now: s, on the clock of all calls.
+    preferred_cid: of a server's preferred address, which comes before all others (RFC 9000 §5.1.1); empty: it has none."""
 
     def __init__(
-        self, *, bint is_client, limits, random_bytes, new_cid, reset_token, waker, bytes own_cid, route, double now
+        self, *, bint is_client, limits, random_bytes, new_cid, reset_token, waker, bytes own_cid, route, double now,
+        bytes preferred_cid=b""
     ):
         cdef int kind
         cdef bytes seed = random_bytes(16)
@@ -69,7 +78,11 @@ cdef class Core(Owner):
         self.reset_token = reset_token
         self.own_cids = {0: own_cid}
         self.own_cid_length = <int>len(own_cid)
+        memcpy(self.heard_cid, <const char*>own_cid, <size_t>min(len(own_cid), 20))
         self.next_own_cid = 1
+        if preferred_cid:
+            self.own_cids[1] = preferred_cid
+            self.next_own_cid = 2
         self.own_cids_pending = []
         self.peer_cid_limit = 2
         self.peer_cids = {}
@@ -296,7 +309,9 @@ cdef class Core(Owner):
         cdef Path path
         for path in self.paths:
             # A client's wildcard socket may know its own address better than when it dialled.
-            if path.route == route or (self.is_client and path.route.remote == route.remote):
+            if path.route == route or (
+                self.is_client and path.route.remote == route.remote and path.route.socket == route.socket
+            ):
                 path.alias = route
                 return path
         return None
@@ -305,42 +320,91 @@ cdef class Core(Owner):
         cdef Path path = make_path(
             route, self.next_path_id, self.congestion, self.path.mtu_limit, self.path.rtt.smoothed, now
         )
+        cdef Path other, victim = None
+        if len(self.paths) >= MOST_PATHS:
+            # Who makes up addresses must not make us forget the one that is known to be right.
+            for other in self.paths[1:]:
+                if victim is None or victim.validated or not other.validated:
+                    victim = other
+            self.drop_path(victim)
         self.next_path_id += 1
         self.paths.append(path)
         return path
 
+    cdef int validate(self, Path path, double now) except -1:
+        # RFC 9000 §8.2: challenge it, and again until there is an answer or it is given up.
+        path.challenge = int.from_bytes(self.random_bytes(8), "big")
+        path.challenged = path.challenge_pending = True
+        return self.start_patience(path, now)
+
+    cdef int start_patience(self, Path path, double now) except -1:
+        path.challenged_at = now
+        path.challenge_again_at = now + self.pto()
+        path.give_up_at = now + _patience(self)
+        return 0
+
+    cdef bint address_peer(self, Path path):
+        # RFC 9000 §9.5: a connection ID for each pair of addresses. Without another, the present one will do where only a
+        # NAT has changed its mind; a peer that has moved on purpose would be followed by whoever watches.
+        if path.cid_length or self.take_peer_cid(path):
+            return True
+        if self.path.cid_length and not path.moved_to:
+            return False
+        path.cid_length = self.path.cid_length
+        path.cid_sequence = self.path.cid_sequence
+        memcpy(path.cid, self.path.cid, path.cid_length)
+        return True
+
     cdef int use_path(self, Path path, double now) except -1:
         cdef Path former = self.path
-        if path is former:
+        if path is former or not self.address_peer(path):
             return 0
         self.path = path
         path.controlled = self.sent.next
         self.paths.remove(path)
         self.paths.insert(0, path)
-        if not path.cid_length and not self.take_peer_cid(path):
-            # The peer has given us no other: the old one it must be (RFC 9000 §9.5 would have another).
-            path.cid_length = former.cid_length
-            path.cid_sequence = former.cid_sequence
-            memcpy(path.cid, former.cid, former.cid_length)
+        if not path.challenged:
+            path.give_up_at = NEVER
+        if self.is_client and path.route.remote != former.route.remote:
+            self.peer_stays = False     # That was said of the address of the handshake only (RFC 9000 §18.2).
+        if not former.challenged:
+            if self.is_client:
+                former.give_up_at = now + _patience(self)   # What the peer has sent before it saw us move comes there.
+            else:
+                self.validate(former, now)  # RFC 9000 §9.3.3: somebody may have sent on what the peer sent there.
         self.loss_at = NEVER
         self.pto_count = 0
         self.events.append(("path", "added", path.route, path.validated))
         return self.size_changed()
 
-    cdef int path_validated(self, Path path, double now) except -1:
+    cdef int drop_path(self, Path path) except -1:
         cdef Path other
+        self.paths.remove(path)
+        if path.cid_length and path.cid_sequence in self.peer_cids:
+            for other in self.paths:
+                if other.cid_length and other.cid_sequence == path.cid_sequence:
+                    return 0
+            self.retire_peer_cid(path.cid_sequence)
+        return 0
+
+    cdef int path_validated(self, Path path, double now) except -1:
         path.challenged = path.challenge_pending = False
-        path.challenge_again_at = path.give_up_at = NEVER
-        if path.validated:
+        path.challenge_again_at = NEVER
+        # What the peer does not use after all is forgotten, and its connection ID given back.
+        path.give_up_at = NEVER if path is self.path else now + _patience(self)
+        if not path.rtt.sampled and now > path.challenged_at:
+            # RFC 9002 §6.2.2: to begin with, not a sample.
+            path.rtt.reset(now - path.challenged_at)
+        if path.validated and not path.chosen:
             return 0
         path.validated = True
+        if path.chosen:
+            path.chosen = False
+            self.use_path(path, now)
+            # The peer follows the first packet that does more than probe (RFC 9000 §9.2).
+            self.ping_wanted = True
+            self.probes_wanted = max(self.probes_wanted, 1)
         self.events.append(("path", "validated", path.route, True))
-        if path is self.path:
-            for other in self.paths[1:]:
-                if not other.challenged:
-                    self.paths.remove(other)
-                    if other.cid_sequence != path.cid_sequence and other.cid_sequence in self.peer_cids:
-                        self.retire_peer_cid(other.cid_sequence)
         return self.size_changed()
 
     cdef uint32_t max_datagram(self) noexcept:

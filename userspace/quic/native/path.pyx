@@ -41,7 +41,7 @@ cdef Path make_path(object route, uint32_t id, str congestion, uint32_t mtu_limi
 
 cdef class Path:
     cdef uint64_t allowance(self) noexcept:
-        if self.validated:
+        if self.validated or self.chosen:
             return <uint64_t>1 << 62
         return 3 * self.received - self.sent if 3 * self.received > self.sent else 0
 

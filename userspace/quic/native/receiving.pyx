@@ -5,6 +5,7 @@ may have sent is dropped and counted.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
 
 from ..errors import PeerError
 
@@ -36,8 +37,6 @@ cdef enum:
     # Ranges of octets that wait for those before them, in all streams: 2 MiB, and twice as many as there are packets in
     # the largest window. Every second octet alone would otherwise cost eight times what the window allows for.
     LONGEST_ACK_DELAY_US = 1 << 24
-    MOST_PATHS = 4
-    # Paths remembered: the one in use, and those that are being validated.
 cdef uint64_t LARGEST_OFFSET = (<uint64_t>1 << 62) - 1
 cdef uint64_t MOST_STREAMS = <uint64_t>1 << 60
 
@@ -104,14 +103,15 @@ cdef class Receiving(Recovery):
             if path is None:
                 if self.is_client:
                     return _drop(self)  # A server has no business at another address (RFC 9000 §9).
-                if len(self.paths) >= MOST_PATHS:
-                    self.paths.pop()
                 path = self.add_path(route, now)
-                _validate(self, path, now)
+                path.moved_to = memcmp(data + 1, self.heard_cid, <size_t>self.own_cid_length) == 0
+                self.validate(path, now)
+        if newest and path is self.path:
+            memcpy(self.heard_cid, data + 1, <size_t>self.own_cid_length)
         if not path.validated:
             path.received += size
             if not path.challenged:
-                _validate(self, path, now)  # It was given up, and lives after all.
+                self.validate(path, now)    # It was given up, and lives after all.
         return _frames(self, data + at + <size_t>octets, data + at + <size_t>octets + opened, path, number, newest, now)
 
     cdef int receive_frames(
@@ -162,16 +162,6 @@ cdef int _keys_updated(Receiving self, uint64_t number, double now) except -1:
     self.phase_began = self.sent.next
     self.phase_acked = False
     self.counters.key_updates += 1
-    return 0
-
-
-cdef int _validate(Receiving self, Path path, double now) except -1:
-    # RFC 9000 §8.2: challenge it, and again until there is an answer or it is given up.
-    cdef double patience = 3.0 * max(self.pto(), 2.0 * 0.333)
-    path.challenge = int.from_bytes(self.random_bytes(8), "big")
-    path.challenged = path.challenge_pending = True
-    path.challenge_again_at = now + self.pto()
-    path.give_up_at = now + patience
     return 0
 
 
@@ -242,8 +232,8 @@ cdef int _frames(
             self.ack_now = True
         elif self.ack_at == NEVER:
             self.ack_at = now + self.max_ack_delay
-    if path is not self.path and newest and not probing:
-        # RFC 9000 §9.3: the peer has moved. Its controller goes with it when only a NAT has changed its mind.
+    if path is not self.path and newest and not probing and not self.is_client:
+        # RFC 9000 §9.3: the peer has moved. What the old path was like says nothing of the new one (§9.4).
         self.use_path(path, now)
     return 0
 

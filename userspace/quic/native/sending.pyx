@@ -400,10 +400,10 @@ cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
         if path is self.path or not (path.challenge_pending or path.response_count) or \
                 path.allowance() < SMALLEST_ALLOWANCE:
             continue
-        if not path.cid_length and not self.take_peer_cid(path):
-            path.cid_length = self.path.cid_length
-            path.cid_sequence = self.path.cid_sequence
-            memcpy(path.cid, self.path.cid, path.cid_length)
+        if not self.address_peer(path):
+            path.challenge_pending = False
+            path.response_count = 0
+            continue
         packet = self.sent.begin()
         number_at = _header(self, out, path, &octets)
         at = number_at + octets
@@ -415,6 +415,9 @@ cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
         if path.challenge_pending and end - at >= 9:
             path.challenge_pending = False
             at = put_path_frame(at, PATH_CHALLENGE, path.challenge)
+            if path.unasked:
+                path.unasked = False
+                self.start_patience(path, now)
         if end > at:
             memset(at, PADDING, <size_t>(end - at))
             at = end
