@@ -235,7 +235,7 @@ cdef class Connection(ZeroRtt):
                 self._give_up(path, now)
             elif now >= path.challenge_again_at:
                 path.challenge_pending = True
-                path.challenge_again_at = now + self.pto()
+                path.challenge_again_at = now + self.challenge_interval()
 
     cdef double idle_at(self):
         cdef double least = 3.0 * self.pto()
@@ -277,7 +277,6 @@ cdef class Connection(ZeroRtt):
             return False
         if path is None:
             path = self.add_path(route, self.now)
-            path.rtt.reset(0.333)       # RFC 9002 §6.2.2
             if not self.take_peer_cid(path):
                 self.drop_path(path)
                 return False

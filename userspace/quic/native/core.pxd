@@ -228,6 +228,7 @@ cdef class Core(Owner):
     cdef Path find_path(self, object route)
     cdef Path add_path(self, object route, double now)
     cdef int validate(self, Path path, double now) except -1    # challenge it until it answers or is given up
+    cdef double challenge_interval(self) noexcept       # s until it is challenged again
     cdef int start_patience(self, Path path, double now) except -1      # count from now what it takes to answer
     cdef int use_path(self, Path path, double now) except -1
     cdef int drop_path(self, Path path) except -1       # forget it, and give back its connection ID

@@ -30,9 +30,14 @@ cdef enum:
     # Unsent octets that every stream may have, however many there are: a dozen packets.
 
 
+cdef double INITIAL_RTT = 0.333     # RFC 9002 §6.2.2
+cdef double LEAST_CHALLENGE_INTERVAL = 0.1
+# Seconds: so that a path that carries nothing is not asked more than thirty times (RFC 9000 §8.2.1).
+
+
 cdef double _patience(Core self) noexcept:
     # Seconds that a path has to answer (RFC 9000 §8.2.4), and that one no longer used is kept.
-    return 3.0 * max(self.pto(), 2.0 * 0.333)
+    return 3.0 * max(self.pto(), 3.0 * INITIAL_RTT)
 
 
 cdef class Core(Owner):
@@ -69,7 +74,7 @@ cdef class Core(Owner):
         self.packet_threshold = 3
         self.skip_at = FIRST_SKIP + self.chance() % FIRST_SKIP
         self.congestion = limits.congestion
-        self.path = make_path(route, 0, self.congestion, limits.max_udp_payload, 0.333, now)
+        self.path = make_path(route, 0, self.congestion, limits.max_udp_payload, INITIAL_RTT, now)
         self.path.validated = True
         self.next_path_id = 1
         self.paths = [self.path]
@@ -317,8 +322,12 @@ cdef class Core(Owner):
         return None
 
     cdef Path add_path(self, object route, double now):
+        # RFC 9000 §9.4: what is known of the path in use holds only where a NAT has chosen another port.
+        cdef bint same_host = not self.is_client and route.remote[0] == self.path.route.remote[0] \
+            and route.local == self.path.route.local
         cdef Path path = make_path(
-            route, self.next_path_id, self.congestion, self.path.mtu_limit, self.path.rtt.smoothed, now
+            route, self.next_path_id, self.congestion, self.path.mtu_limit,
+            self.path.rtt.smoothed if same_host else INITIAL_RTT, now
         )
         cdef Path other, victim = None
         if len(self.paths) >= MOST_PATHS:
@@ -335,20 +344,24 @@ cdef class Core(Owner):
         # RFC 9000 §8.2: challenge it, and again until there is an answer or it is given up.
         path.challenge = int.from_bytes(self.random_bytes(8), "big")
         path.challenged = path.challenge_pending = True
+        path.narrow = False
         return self.start_patience(path, now)
 
     cdef int start_patience(self, Path path, double now) except -1:
         path.challenged_at = now
-        path.challenge_again_at = now + self.pto()
+        path.challenge_again_at = now + self.challenge_interval()
         path.give_up_at = now + _patience(self)
         return 0
+
+    cdef double challenge_interval(self) noexcept:
+        return max(self.pto(), LEAST_CHALLENGE_INTERVAL)
 
     cdef bint address_peer(self, Path path):
         # RFC 9000 §9.5: a connection ID for each pair of addresses. Without another, the present one will do where only a
         # NAT has changed its mind; a peer that has moved on purpose would be followed by whoever watches.
         if path.cid_length or self.take_peer_cid(path):
             return True
-        if self.path.cid_length and not path.moved_to:
+        if self.path.cid_length and not path.rebound:
             return False
         path.cid_length = self.path.cid_length
         path.cid_sequence = self.path.cid_sequence
@@ -395,6 +408,9 @@ cdef class Core(Owner):
         if not path.rtt.sampled and now > path.challenged_at:
             # RFC 9002 §6.2.2: to begin with, not a sample.
             path.rtt.reset(now - path.challenged_at)
+        if path.narrow:
+            # RFC 9000 §8.2.1: it answers; whether it carries what every path must is the next question.
+            self.validate(path, now)
         if path.validated and not path.chosen:
             return 0
         path.validated = True

@@ -42,14 +42,15 @@ cdef class Path:
     cdef readonly uint64_t received     # octets, until it is validated
     cdef readonly uint64_t sent
     cdef readonly bint chosen           # a client's, that has decided to go there: what it sends has no limit
-    cdef bint moved_to                  # the peer has begun it with the connection ID that it used before: a NAT's doing
+    cdef bint rebound                   # the peer has begun it with the connection ID that it used before: a NAT's doing
     cdef double challenged_at           # when the first PATH_CHALLENGE was due
+    cdef bint narrow                    # a PATH_CHALLENGE went in a datagram smaller than every path must carry
     cdef bint unasked                   # it is from when it is sent that time counts
     cdef uint64_t challenge             # what a PATH_RESPONSE must bring back; valid when `challenged`
     cdef bint challenged
     cdef bint challenge_pending         # PATH_CHALLENGE has to be sent
     cdef double challenge_again_at      # when it is sent again
-    cdef double give_up_at             # when its validation has failed; of a path that waits: when it is forgotten
+    cdef double give_up_at              # when its validation has failed; of a path that waits: when it is forgotten
     cdef uint64_t responses[CHALLENGES]
     cdef int response_count
 

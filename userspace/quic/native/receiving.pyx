@@ -104,7 +104,7 @@ cdef class Receiving(Recovery):
                 if self.is_client:
                     return _drop(self)  # A server has no business at another address (RFC 9000 §9).
                 path = self.add_path(route, now)
-                path.moved_to = memcmp(data + 1, self.heard_cid, <size_t>self.own_cid_length) == 0
+                path.rebound = memcmp(data + 1, self.heard_cid, <size_t>self.own_cid_length) == 0
                 self.validate(path, now)
         if newest and path is self.path:
             memcpy(self.heard_cid, data + 1, <size_t>self.own_cid_length)
@@ -371,8 +371,8 @@ cdef const uint8_t* _new_connection_id(Receiving self, const uint8_t* at, const 
         self.peer_cids_retired = prior
         self.retired_early = {held for held in self.retired_early if held >= prior}
         for path in self.paths:
-            if path.cid_length and path.cid_sequence < prior:
-                self.take_peer_cid(path)
+            if path.cid_length and path.cid_sequence < prior and not self.take_peer_cid(path) and path is not self.path:
+                path.cid_length = 0     # It has to wait for another.
         self.events.append(("peer_cids",))
     if len(self.peer_cids) > PEER_CIDS:
         raise PeerError("more connection IDs than we keep", CONNECTION_ID_LIMIT_ERROR)

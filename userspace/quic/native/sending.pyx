@@ -221,7 +221,7 @@ cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send,
     cdef uint8_t* at = begin
     cdef uint8_t* end = out + limit - TAG
     cdef SentPacket* packet = self.sent.begin()
-    cdef bint eliciting = False, acks = False, expand = False
+    cdef bint eliciting = False, acks = False, expand = False, asks
     cdef uint8_t* before
     cdef Py_ssize_t size
     if self.eliciting_unreported or self.ack_now:
@@ -229,7 +229,10 @@ cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send,
         acks = at != begin
     if may_send:
         before = at
+        asks = path.challenge_pending
         at = self.put_control(at, end, now, &expand)
+        if asks and not path.challenge_pending and limit < SMALLEST_DATAGRAM:
+            path.narrow = True
         at = _streams(self, at, end, 0)
         if self.datagrams_waiting:
             # Nothing slows a sender of datagrams down: with streams waiting, they begin every second packet only.
@@ -415,6 +418,8 @@ cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
         if path.challenge_pending and end - at >= 9:
             path.challenge_pending = False
             at = put_path_frame(at, PATH_CHALLENGE, path.challenge)
+            if end < out + SMALLEST_DATAGRAM - TAG:
+                path.narrow = True
             if path.unasked:
                 path.unasked = False
                 self.start_patience(path, now)
