@@ -12,7 +12,7 @@ from typing import Any
 
 from quicsocks.userspace.quic.errors import LocalError
 from quicsocks.userspace.quic.session import Route
-from quicsocks.userspace.quic.types import Address
+from quicsocks.userspace.quic.types import Address, DialConfig, Session, SessionHandler
 
 from .link import NOT_ECT, Conditions, Link
 from .pair import CLIENT, SERVER, Host, Pair
@@ -21,6 +21,10 @@ WIFI: Address = CLIENT
 MOBILE: Address = ("192.0.2.130", 50001)
 CABLE: Address = ("192.0.2.200", 50002)
 PREFERRED: Address = ("198.51.100.77", 4433)
+WIFI_6: Address = ("2001:db8:1::1", 50000)
+SERVER_6: Address = ("2001:db8:2::1", 443)
+PREFERRED_6: Address = ("2001:db8:2::77", 4433)
+SERVERS = [SERVER, PREFERRED, SERVER_6, PREFERRED_6]
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,21 @@ class Roads(Pair):
         super().__init__(seed, conditions, None, engines if engines is not None else ("native", "native"))
         self._seed = seed * 1000
         self._conditions = conditions if conditions is not None else Conditions()
-        self.locals: list[Address] = [WIFI, MOBILE, CABLE]
+        self.locals: list[Address] = [WIFI, MOBILE, CABLE, WIFI_6]
         self.nats: dict[Address, Address] = {
             WIFI: ("203.0.113.9", 61000),
             MOBILE: ("203.0.113.130", 61001),
             CABLE: ("203.0.113.200", 61002),
+            WIFI_6: WIFI_6,
         }
         self.sent: list[Sent] = []
         self.tap: Callable[[Sent], None] | None = None
         """Sees every datagram of the client's as it leaves."""
         self._roads: dict[tuple[Address, Address], tuple[Link, Link]] = {}
         self.client.hub.find_route = self._find_route
+
+    def dial_from(self, local: Address, remote: Address, config: DialConfig, handler: SessionHandler) -> Session:
+        return self.client.hub.dial(self._find_route(local, remote), config, handler, self.now)
 
     def road(self, local: Address, remote: Address = SERVER) -> tuple[Link, Link]:
         """Up and down."""
@@ -81,8 +89,12 @@ class Roads(Pair):
         """A datagram that somebody sends to the server from an address of his."""
         self._push(self.now + delay, "up", data, (SERVER, source), NOT_ECT)
 
+    def send_down(self, data: bytes, source: Address, delay: float) -> None:
+        """A datagram that somebody sends to the client's Wi-Fi, from an address of his."""
+        self._push(self.now + delay, "down", data, (WIFI, self.nats[WIFI], source), NOT_ECT)
+
     def _find_route(self, local: Address, remote: Address) -> Route:
-        if local not in self.locals:
+        if local not in self.locals or (":" in local[0]) != (":" in remote[0]):
             raise LocalError("no such address")
         return Route(local, remote, self.locals.index(local))
 
@@ -93,7 +105,7 @@ class Roads(Pair):
     def _deliver(self, direction: str, data: bytes, address: Any, ecn: int) -> None:
         if direction == "up":
             remote, source = address
-            self.server.hub.receive_datagram(data, Route(remote, source, int(remote != SERVER)), self.now, ecn)
+            self.server.hub.receive_datagram(data, Route(remote, source, SERVERS.index(remote)), self.now, ecn)
             return
         local, outside, remote = address
         if self.nats[local] == outside:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from quicsocks.userspace.quic.native_session import NativeSession
 from quicsocks.userspace.quic.types import Address, Limits, PathChange
 
 from ...sim.link import Conditions
-from ...sim.roads import Roads
+from ...sim.pair import SERVER
+from ...sim.roads import SERVER_6, WIFI, WIFI_6, Roads
 from ..dialled import Dialled, dial_config, listen, listen_config
 from ..recorders import SessionLog, StreamLog
 
@@ -35,6 +37,9 @@ class Moving(Dialled):
         self.complete()
         self.pair.settle(1.0)
         return self
+
+    def download(self, size: int) -> Download:
+        return Download(self, size)
 
     def carry(self, size: int, *, seconds: float = 60.0) -> float:
         """size octets up and down again, checked; the simulated seconds that it took."""
@@ -70,6 +75,29 @@ class Transfer:
         assert hashlib.sha256(self.near.data).digest() == expected
 
 
+class Download:
+    """A request of a few octets up, and size octets down; as backpressure lets them."""
+
+    def __init__(self, moving: Moving, size: int) -> None:
+        self.payload = random.Random(size).randbytes(size)
+        self.near = StreamLog(moving.client.open_stream())
+        self._moving = moving
+        self._answered = False
+        self.near.stream.write(b"the file, please")
+        self.near.stream.finish()
+
+    @property
+    def done(self) -> bool:
+        far = self._moving.server_log.logs.get(self.near.stream.id)
+        if far is not None and not self._answered:
+            self._answered = True
+            feed(far, self.payload)
+        return ("eof",) in self.near.calls
+
+    def check(self) -> None:
+        assert self.near.data == self.payload
+
+
 def feed(log: StreamLog, payload: bytes) -> None:
     position = 0
 
@@ -94,10 +122,14 @@ def dial(
     preferred: tuple[Address, ...] = (),
     engines: tuple[str, str] | None = None,
     limits: Limits | None = None,
+    keylog: Path | None = None,
+    ipv6: bool = False,
 ) -> Moving:
-    """Begin a handshake. engines: the client's, the server's."""
+    """Begin a handshake. engines: the client's, the server's. keylog: for ``wire``."""
     pair = Roads(seed, conditions, engines)
     limits = limits if limits is not None else Limits()
     sessions, logs = listen(pair, replace(listen_config(limits=limits), preferred_address=preferred))
     log = SessionLog()
-    return Moving(pair, pair.dial(dial_config(limits=limits), log), log, logs, sessions)
+    config = replace(dial_config(limits=limits), keylog=keylog)
+    client = pair.dial_from(*((WIFI_6, SERVER_6) if ipv6 else (WIFI, SERVER)), config, log)
+    return Moving(pair, client, log, logs, sessions)
