@@ -200,9 +200,10 @@ PARAMETERS = PeerParameters(
 
 @dataclass
 class Forger:
-    """role: the victim's. received: frames that have come back, in order. numbers: of the packets that brought them. sent_back,
-    sent_to: octets. code: of the CONNECTION_CLOSE among the frames. opened, logs: streams, by the victim's own account.
-    early: the handshake is not complete yet; see ``complete``."""
+    """role: the victim's. received: frames that have come back, in order. numbers: of the packets that brought them. heard: the
+    same by packet, with its route. sent_back, sent_to: octets.
+    code: of the CONNECTION_CLOSE among the frames. opened, logs: streams, by the victim's own account.
+    peer_cid: of the forger's. early: the handshake is not complete yet; see ``complete``."""
 
     role: str = "server"
     limits: Limits = field(default_factory=Limits)
@@ -211,6 +212,7 @@ class Forger:
     take: bool = True
     consume: bool = True
     early: bool = False
+    peer_cid: bytes = bytes(CID)
 
     def __post_init__(self) -> None:
         self.now = 100.0
@@ -221,6 +223,7 @@ class Forger:
         self.numbers: list[int] = []
         self.sent_back = 0
         self.sent_to: Counter[Route] = Counter()
+        self.heard: list[tuple[Route, bytes, list[Parsed]]] = []
         self.code: int | None = None
         self.reason = ""
         self.events: list[tuple[Any, ...]] = []
@@ -239,7 +242,7 @@ class Forger:
             route=ROUTE,
             now=self.now,
         )
-        self.connection.set_peer(self.parameters, bytes(CID), bytes(16))
+        self.connection.set_peer(self.parameters, self.peer_cid, bytes(16))
         if not self.early:
             self.complete()
 
@@ -266,16 +269,26 @@ class Forger:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def send(self, *frames: bytes, number: int | None = None, bits: int = 0, route: Route = ROUTE) -> Forger:
+    def send(
+        self, *frames: bytes, number: int | None = None, bits: int = 0, route: Route = ROUTE, cid: bytes = bytes(CID)
+    ) -> Forger:
         """One packet of these frames, padded to the least that can be protected; and hear what it says to that."""
-        self.put(b"".join(frames).ljust(4, b"\0"), number=number, bits=bits, route=route)
+        self.put(b"".join(frames).ljust(4, b"\0"), number=number, bits=bits, route=route, cid=cid)
         return self.hear()
 
-    def put(self, payload: bytes, *, number: int | None = None, bits: int = 0, route: Route = ROUTE) -> None:
+    def put(
+        self,
+        payload: bytes,
+        *,
+        number: int | None = None,
+        bits: int = 0,
+        route: Route = ROUTE,
+        cid: bytes = bytes(CID),
+    ) -> None:
         """One packet of just this, without hearing."""
         number = number if number is not None else self.number
         self.number = max(self.number, number + 1)
-        self.give(self.sealer.seal(bytes(CID), payload, number, bits), route)
+        self.give(self.sealer.seal(cid, payload, number, bits), route)
 
     def give(self, packet: bytes, route: Route = ROUTE) -> None:
         try:
@@ -296,9 +309,10 @@ class Forger:
             for packet, route in datagrams:
                 self.sent_back += len(packet)
                 self.sent_to[route] += len(packet)
-                number, payload = self.sealer.open(packet)
+                number, payload = self.sealer.open(packet, len(self.peer_cid))
                 self.numbers.append(number)
                 frames = parse(payload)
+                self.heard.append((route, packet, frames))
                 self.received += frames
                 for found in frames:
                     if found[0] == 0x1C:
