@@ -1,7 +1,7 @@
 """A server's preferred address (RFC 9000 §9.6 and §18.2): what it announces, and where a client of it goes.
 
-The address is the server's word, authenticated with the handshake, but not to be believed when it names what is a place
-only within the client's own machine or network segment.
+The address is the server's word, authenticated with the handshake, but not to be believed when it names a place that only
+the client can reach, on its own machine or in its own networks (RFC 9000 §21.5).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def encode_preferred(addresses: Sequence[Address], cid: bytes, token: bytes) -> 
 
 def preferred_of(ipv4: Announced, ipv6: Announced, remote: Address) -> Address | None:
     """Where a client goes whose server is at remote: of the same IP version, so that its socket reaches it. None: it stays."""
-    present = ipaddress.ip_address(remote[0].partition("%")[0])
+    host, percent, zone = remote[0].partition("%")
+    present = ipaddress.ip_address(host)
     announced = ipv4 if present.version == 4 else ipv6
     if announced is None or not announced[1] or announced == remote:
         return None
@@ -56,7 +57,9 @@ def preferred_of(ipv4: Announced, ipv6: Announced, remote: Address) -> Address |
         or address == ipaddress.ip_address("255.255.255.255")
         or (address.is_loopback and not present.is_loopback)
         or (address.is_link_local and not present.is_link_local)
+        or (present.is_global and not address.is_global)
         or (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None)
     ):
         return None
-    return announced
+    # The zone is the client's own (RFC 4007 §11); the server cannot name it.
+    return announced[0] + percent + zone if address.is_link_local else announced[0], announced[1]

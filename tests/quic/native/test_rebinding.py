@@ -54,7 +54,7 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
 
 def assert_every_path_was_validated(packets: list[tuple[Sent, list[Parsed]]], paths: int) -> None:
     """The first packet of the server's on each new path brings a PATH_CHALLENGE, which the client answers in the end."""
-    first = {}
+    first: dict[tuple[Address, Address], list[Parsed]] = {}
     for sent, frames in packets:
         if not sent.up:
             first.setdefault((sent.remote, sent.outside), frames)
