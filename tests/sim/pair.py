@@ -101,6 +101,11 @@ class Pair:
         """The client's NAT gives it another port or address: what is under way to the old one is lost."""
         self.nat = address
 
+    def datagrams_sent(self, up: bool) -> int:
+        """By the client, or by the server, so far."""
+        link = self.up if up else self.down
+        return link.carried + link.dropped
+
     def restart_server(self, seed: int) -> None:
         """The server dies without a word, and another begins in its place."""
         self.server = Host(self, seed, self.server.engine)

@@ -45,14 +45,17 @@ class Sent:
 
 
 class Roads(Pair):
-    """conditions: of every road, until ``road`` is asked for one. Arguments as Pair's."""
+    """up, down: conditions of every road, until ``road`` is asked for one."""
 
     def __init__(
-        self, seed: int = 0, conditions: Conditions | None = None, engines: tuple[str, str] | None = None
+        self,
+        seed: int = 0,
+        up: Conditions | None = None,
+        down: Conditions | None = None,
+        engines: tuple[str, str] | None = None,
     ) -> None:
-        super().__init__(seed, conditions, None, engines if engines is not None else ("native", "native"))
+        super().__init__(seed, up, down, engines if engines is not None else ("native", "native"))
         self._seed = seed * 1000
-        self._conditions = conditions if conditions is not None else Conditions()
         self.locals: list[Address] = [WIFI, MOBILE, CABLE, WIFI_6]
         self.nats: dict[Address, Address] = {
             WIFI: ("203.0.113.9", 61000),
@@ -74,13 +77,23 @@ class Roads(Pair):
         found = self._roads.get((local, remote))
         if found is None:
             self._seed += 2
-            found = Link(self._conditions, self._seed), Link(self._conditions, self._seed + 1)
+            found = Link(self.up.conditions, self._seed), Link(self.down.conditions, self._seed + 1)
             self._roads[local, remote] = found
         return found
 
     def change(self, local: Address, conditions: Conditions, remote: Address = SERVER) -> None:
         for link in self.road(local, remote):
             link.conditions = conditions
+
+    def rebind(self, address: Address, local: Address = WIFI) -> None:
+        """As Pair's, of the NAT before that local address."""
+        # Two NATs have no address in common.
+        first, _, last = address[0].rpartition(".")
+        self.nats[local] = (f"{first}.{int(last) + 10 * self.locals.index(local)}", address[1])
+
+    def datagrams_sent(self, up: bool) -> int:
+        links = [road[0 if up else 1] for road in self._roads.values()]
+        return sum(link.carried + link.dropped for link in links)
 
     def used(self, local: Address, *, up: bool = True, remote: Address = SERVER) -> list[Sent]:
         return [sent for sent in self.sent if (sent.local, sent.up, sent.remote) == (local, up, remote)]

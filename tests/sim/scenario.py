@@ -43,7 +43,8 @@ class Flow:
 
 @dataclass(frozen=True)
 class Scenario:
-    """datagrams: (when, by the client, size). key_updates: (when, by the client). rebinds: (when, new address)."""
+    """datagrams: (when, by the client, size). key_updates: (when, by the client). rebinds: (when, new address).
+    migrations: (when, which of the client's addresses to move to)."""
 
     seed: int
     limits: Limits
@@ -54,6 +55,7 @@ class Scenario:
     datagrams: tuple[tuple[float, bool, int], ...]
     key_updates: tuple[tuple[float, bool], ...]
     rebinds: tuple[tuple[float, Address], ...]
+    migrations: tuple[tuple[float, int], ...]
 
     @property
     def patience(self) -> float:
@@ -87,6 +89,9 @@ def draw(seed: int) -> Scenario:
                 (chance.uniform(0.0, horizon), (f"203.0.113.{chance.randrange(1, 5)}", chance.randrange(1024, 65536)))
                 for _ in range(_some(chance, 0.3, 5))
             )
+        ),
+        migrations=tuple(
+            sorted((chance.uniform(0.0, horizon), chance.randrange(3)) for _ in range(_some(chance, 0.3, 5)))
         ),
     )
 

@@ -43,6 +43,7 @@ def test_seeds_draw_all_that_there_is_to_draw() -> None:
     facts: tuple[Callable[[Scenario], object], ...] = (
         lambda scenario: scenario.retry,
         lambda scenario: scenario.rebinds,
+        lambda scenario: scenario.migrations,
         lambda scenario: scenario.key_updates,
         lambda scenario: scenario.datagrams,
         lambda scenario: scenario.up.blackouts,
@@ -96,4 +97,5 @@ def busy_scenario() -> Scenario:
         datagrams=(),
         key_updates=(),
         rebinds=(),
+        migrations=(),
     )

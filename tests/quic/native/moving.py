@@ -126,7 +126,7 @@ def dial(
     ipv6: bool = False,
 ) -> Moving:
     """Begin a handshake. engines: the client's, the server's. keylog: for ``wire``."""
-    pair = Roads(seed, conditions, engines)
+    pair = Roads(seed, conditions, None, engines)
     limits = limits if limits is not None else Limits()
     sessions, logs = listen(pair, replace(listen_config(limits=limits), preferred_address=preferred))
     log = SessionLog()
