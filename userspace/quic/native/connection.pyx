@@ -271,8 +271,12 @@ cdef class Connection(ZeroRtt):
             return False
         path = self.find_path(route)
         for other in self.paths[1:]:
+            # Only the last wish counts. But where we have been, something may still come.
             if other.chosen and other is not path:
-                self.drop_path(other)   # Only the last wish counts.
+                if other.validated:
+                    self.leave_path(other, self.now)
+                else:
+                    self.drop_path(other)
         if path is self.path:
             return False
         if path is None:

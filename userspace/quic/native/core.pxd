@@ -136,7 +136,6 @@ cdef class Core(Owner):
     cdef uint32_t next_path_id
     cdef str congestion
     cdef bint peer_stays                # disable_active_migration (RFC 9000 §18.2)
-    cdef uint8_t heard_cid[20]          # our connection ID in the newest packet on the path in use
 
     # Connection IDs.
     cdef object random_bytes
@@ -231,6 +230,7 @@ cdef class Core(Owner):
     cdef double challenge_interval(self) noexcept       # s until it is challenged again
     cdef int start_patience(self, Path path, double now) except -1      # count from now what it takes to answer
     cdef int use_path(self, Path path, double now) except -1
+    cdef int leave_path(self, Path path, double now) except -1  # on a client: keep it for a while
     cdef int drop_path(self, Path path) except -1       # forget it, and give back its connection ID
     cdef bint address_peer(self, Path path)             # whether there is a connection ID to address the peer by there
     cdef int path_validated(self, Path path, double now) except -1

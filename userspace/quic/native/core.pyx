@@ -83,7 +83,7 @@ cdef class Core(Owner):
         self.reset_token = reset_token
         self.own_cids = {0: own_cid}
         self.own_cid_length = <int>len(own_cid)
-        memcpy(self.heard_cid, <const char*>own_cid, <size_t>min(len(own_cid), 20))
+        memcpy(self.path.heard_cid, <const char*>own_cid, <size_t>min(len(own_cid), 20))
         self.next_own_cid = 1
         if preferred_cid:
             self.own_cids[1] = preferred_cid
@@ -357,16 +357,18 @@ cdef class Core(Owner):
         return max(self.pto(), LEAST_CHALLENGE_INTERVAL)
 
     cdef bint address_peer(self, Path path):
-        # RFC 9000 §9.5: a connection ID for each pair of addresses. Without another, the present one will do where only a
-        # NAT has changed its mind; a peer that has moved on purpose would be followed by whoever watches.
-        if path.cid_length or self.take_peer_cid(path):
+        # RFC 9000 §9.5: a connection ID for each pair of addresses, lest whoever watches both follow the peer. Where only
+        # a NAT has changed its mind, they can anyway: the same one does, and others are not used up.
+        cdef Path former = path.former
+        if path.cid_length or not self.path.cid_length:
             return True
-        if self.path.cid_length and not path.rebound:
-            return False
-        path.cid_length = self.path.cid_length
-        path.cid_sequence = self.path.cid_sequence
-        memcpy(path.cid, self.path.cid, path.cid_length)
-        return True
+        path.former = None
+        if former is not None and former.cid_length and former.cid_sequence in self.peer_cids:
+            path.cid_length = former.cid_length
+            path.cid_sequence = former.cid_sequence
+            memcpy(path.cid, former.cid, former.cid_length)
+            return True
+        return self.take_peer_cid(path)
 
     cdef int use_path(self, Path path, double now) except -1:
         cdef Path former = self.path
@@ -382,13 +384,20 @@ cdef class Core(Owner):
             self.peer_stays = False     # That was said of the address of the handshake only (RFC 9000 §18.2).
         if not former.challenged:
             if self.is_client:
-                former.give_up_at = now + _patience(self)   # What the peer has sent before it saw us move comes there.
+                self.leave_path(former, now)
             else:
                 self.validate(former, now)  # RFC 9000 §9.3.3: somebody may have sent on what the peer sent there.
         self.loss_at = NEVER
         self.pto_count = 0
         self.events.append(("path", "added", path.route, path.validated))
         return self.size_changed()
+
+    cdef int leave_path(self, Path path, double now) except -1:
+        # What the peer has sent before it saw us move comes there.
+        path.chosen = path.challenged = path.challenge_pending = path.unasked = False
+        path.challenge_again_at = NEVER
+        path.give_up_at = now + _patience(self)
+        return 0
 
     cdef int drop_path(self, Path path) except -1:
         cdef Path other

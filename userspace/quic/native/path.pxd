@@ -42,7 +42,6 @@ cdef class Path:
     cdef readonly uint64_t received     # octets, until it is validated
     cdef readonly uint64_t sent
     cdef readonly bint chosen           # a client's, that has decided to go there: what it sends has no limit
-    cdef bint rebound                   # the peer has begun it with the connection ID that it used before: a NAT's doing
     cdef double challenged_at           # when the first PATH_CHALLENGE was due
     cdef bint narrow                    # a PATH_CHALLENGE went in a datagram smaller than every path must carry
     cdef bint unasked                   # it is from when it is sent that time counts
@@ -54,10 +53,12 @@ cdef class Path:
     cdef uint64_t responses[CHALLENGES]
     cdef int response_count
 
-    # The connection ID by which the peer is addressed on it.
+    # The connection ID by which the peer is addressed on it, none before it is needed, and the last that came on it.
     cdef uint8_t cid[20]
     cdef uint8_t cid_length
     cdef uint64_t cid_sequence
+    cdef uint8_t heard_cid[20]
+    cdef Path former                    # the one on which the peer used that before: this one is a NAT's doing
 
     # Size of datagrams (RFC 8899).
     cdef readonly uint32_t mtu          # octets of UDP payload that are known to pass

@@ -81,6 +81,13 @@ cdef class Receiving(Recovery):
             raise PeerError("reserved bits of a short header are set", PROTOCOL_VIOLATION)
         if opened == 0:
             raise PeerError("a packet without frames", PROTOCOL_VIOLATION)
+        path = self.path
+        if path.route is not route and path.alias is not route:
+            path = self.find_path(route)
+            if path is None and self.is_client:
+                # A server has no business at another address (RFC 9000 §9), nor at one that we have left long ago. What is
+                # dropped must not be acknowledged.
+                return _drop(self)
         if number < self.one_rtt_from:
             self.one_rtt_from = number
             if number < self.early_stop:
@@ -97,17 +104,12 @@ cdef class Receiving(Recovery):
             self.former_receive_key = None
 
         newest = self.note_received(number, size, ecn, now)
-        path = self.path
-        if path.route is not route and path.alias is not route:
-            path = self.find_path(route)
-            if path is None:
-                if self.is_client:
-                    return _drop(self)  # A server has no business at another address (RFC 9000 §9).
-                path = self.add_path(route, now)
-                path.rebound = memcmp(data + 1, self.heard_cid, <size_t>self.own_cid_length) == 0
-                self.validate(path, now)
-        if newest and path is self.path:
-            memcpy(self.heard_cid, data + 1, <size_t>self.own_cid_length)
+        if path is None:
+            path = self.add_path(route, now)
+            _find_former(self, path, data + 1)
+            self.validate(path, now)
+        if newest:
+            memcpy(path.heard_cid, data + 1, <size_t>self.own_cid_length)
         if not path.validated:
             path.received += size
             if not path.challenged:
@@ -138,6 +140,15 @@ cdef class Receiving(Recovery):
         self.heard_since_pto = True
         self.eliciting_since_heard = False
         return newest
+
+
+cdef int _find_former(Receiving self, Path path, const uint8_t* cid) except -1:
+    cdef Path other
+    for other in self.paths:
+        if other is not path and memcmp(cid, other.heard_cid, <size_t>self.own_cid_length) == 0:
+            path.former = other if other.cid_length else other.former
+    memcpy(path.heard_cid, cid, <size_t>self.own_cid_length)
+    return 0
 
 
 cdef int _drop(Receiving self) noexcept:
