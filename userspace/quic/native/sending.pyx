@@ -26,6 +26,8 @@ cdef enum:
     # Packets without anything that elicits an ACK, after which a PING does: so that old ranges can be forgotten.
     SKIP_SPREAD = 1024
     ECT0 = 2            # codepoint (RFC 3168)
+    ACK_ALLOWANCE = 1 + 20 + 4 + 47 + 16
+    # Octets in which an ACK fits whatever it says (``put_ack``): with less, its time has not come, however often we ask.
     STALE_DATAGRAM_MS = 1000
     # A DATAGRAM that has waited longer is of no use to whoever sent it.
 cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
@@ -97,7 +99,7 @@ cdef class Sending(Control):
     cdef double sending_timer(self) noexcept:
         cdef double at = NEVER
         cdef Path path
-        if self.path.allowance() >= SMALLEST_ALLOWANCE:
+        if self.path.allowance() >= ACK_ALLOWANCE:
             at = self.pacing_at if self.pacing_at < self.ack_at else self.ack_at
         for path in self.paths:
             if path.challenge_again_at < at:
