@@ -183,6 +183,22 @@ def test_there_and_back_before_the_old_path_is_forgotten() -> None:
     assert (len(first), len(second)) == (1, 1), "the same connection ID on the same pair of addresses is no news"
 
 
+def test_a_way_back_that_is_not_gone_after_all_is_kept_for_what_still_comes() -> None:
+    moving = dial(conditions=Conditions(delay=0.15)).confirmed()
+    download = moving.download(300_000)
+    moving.pair.pass_time(0.8)
+    assert moving.client.migrate(MOBILE)
+    moving.pair.drive(lambda: moving.client.local_address == MOBILE)
+    assert moving.client.migrate(WIFI)
+    moving.pair.pass_time(0.01)
+    assert moving.client.migrate(CABLE)
+    moving.pair.drive(lambda: download.done)
+    download.check()
+    assert moving.native.connection.statistics()["packets_dropped"] == 0
+    assert moving.native.connection.statistics()["packets_lost"] == 0
+    moving.pair.drive(has_moved(moving, CABLE))
+
+
 def test_a_nat_that_changes_its_mind_during_the_move() -> None:
     moving = dial(conditions=Conditions(delay=0.05)).confirmed()
     transfer = Transfer(moving, 500_000)

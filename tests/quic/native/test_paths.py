@@ -109,6 +109,20 @@ def test_an_answer_counts_wherever_it_comes_from() -> None:
     assert ("path", "validated", ELSEWHERE, True) in forger.events
 
 
+def test_a_client_acknowledges_nothing_that_it_drops() -> None:
+    """What a server sends to an address that we have left, or from one that we have not chosen, it has to send again."""
+    forger = Forger(role="client")
+    forger.send(stream(1, 0, b"never seen"), route=Route(("192.0.2.9", 9), ROUTE.remote, 1))
+    forger.send(stream(1, 10, b", but for this"), PING)
+    forger.wait(1.0)
+    assert not forger.logs[1].data
+    assert forger.kinds(0x02)
+    for _, largest, _, count, first, *_ in forger.kinds(0x02):
+        assert (largest, count, first) == (1, 0, 0)
+    forger.send(stream(1, 0, b"never seen"))
+    assert forger.logs[1].data == b"never seen, but for this"
+
+
 # --- A peer that has moved (§9.3) -------------------------------------------------------------------------------------
 
 
@@ -144,6 +158,20 @@ def test_no_address_gets_more_than_three_times_what_it_has_sent(size: int) -> No
         assert 0 < forger.sent_to[ELSEWHERE] <= 3 * sent
     forger.wait(30.0)
     assert forger.sent_to[ELSEWHERE] <= 3 * sent
+
+
+def test_an_acknowledgement_that_has_no_room_yet_keeps_nobody_awake() -> None:
+    forger = Forger(peer_cid=bytes(20)).hear().acknowledge()
+    forger.send(PING.ljust(9, b"\0"), route=ELSEWHERE)
+    left = 3 * (1 + CID + 4 + 9 + 16) - forger.sent_to[ELSEWHERE]
+    assert 50 <= left < 88, "room for something, but not for any ACK"
+    forger.send(path_challenge(1), route=ROUTE)
+    assert in_use(forger) == ELSEWHERE
+    due, end = forger.connection.next_timer(), forger.now + 5.0
+    while due < end:
+        assert due > forger.now
+        forger.wait(due - forger.now)
+        due = forger.connection.next_timer()
 
 
 def test_one_that_does_not_answer_is_left_for_the_one_that_did() -> None:
@@ -213,6 +241,38 @@ def test_without_another_connection_id_only_a_nat_is_followed() -> None:
     forger.send(new_connection_id(1), route=OTHER_PORT)
     forger.send(PING, route=ELSEWHERE, cid=FRESH_CID)
     assert in_use(forger) == ELSEWHERE
+
+
+def test_a_nat_that_rebinds_uses_up_no_connection_ids() -> None:
+    """The peer has one to spare, and uses one itself that is not the first."""
+    forger = Forger()
+    forger.send(new_connection_id(1))
+    forger.send(PING, route=ELSEWHERE, cid=FRESH_CID)
+    for port in range(6000, 6020):
+        route = Route(ROUTE.local, (ELSEWHERE.remote[0], port))
+        forger.send(PING, route=route, cid=FRESH_CID)
+        assert in_use(forger) == route
+        assert {packet[1 : 1 + CID] for packet, _ in to(forger, route)} == {(1).to_bytes(CID, "big")}
+        forger.wait(0.2)
+    forger.send(path_response(asked(forger, route)[-1][0]), route=route, cid=FRESH_CID)
+    forger.wait(20.0)
+    assert in_use(forger) == route
+    assert forger.kinds(RETIRE) == [(RETIRE, 0)], "where the peer was before all that"
+
+
+def test_a_nat_that_rebinds_while_the_peer_moves_gives_neither_away() -> None:
+    """§9.5: two paths are under way, and each keeps its connection ID when its NAT changes its mind."""
+    forger = begin()
+    forger.send(path_challenge(77).ljust(1100, b"\0"), route=ELSEWHERE, cid=FRESH_CID)
+    forger.send(PING, route=OTHER_PORT)
+    again = Route(ROUTE.local, ("203.0.113.5", 5001))
+    forger.send(PING, route=again, cid=FRESH_CID)
+    used = {route: {packet[1 : 1 + CID] for packet, _ in to(forger, route)} for route in (OTHER_PORT, ELSEWHERE, again)}
+    assert used == {
+        OTHER_PORT: {bytes(CID)},
+        ELSEWHERE: {(1).to_bytes(CID, "big")},
+        again: {(1).to_bytes(CID, "big")},
+    }
 
 
 def test_a_peer_without_connection_ids_is_followed_as_well() -> None:
