@@ -12,10 +12,12 @@ import pytest
 from tests.interop.dialogue import http_connect, receive, socks5, wait_reset
 from tests.interop.processes import Process
 from tests.interop.proxies import Quicsocks
-from tests.interop.system import NAME, ORIGIN_V4, System
+from tests.interop.system import CLIENT_V4, DEVICE, NAME, ORIGIN_V4, System
 
 pytestmark = [pytest.mark.netns, pytest.mark.programs]
 
+SECOND_V4 = "10.71.1.9"
+"""Another address in the client's network."""
 BACK = 5.0
 """Seconds after the concentrator is up again within which requests succeed."""
 WAIT = 10.0
@@ -126,6 +128,28 @@ def test_a_short_cut_loses_nothing(fresh: Quicsocks, system: System) -> None:
         sock.sendall(b"b" * 100_000)
         sock.shutdown(1)
         assert sock.recv(7) == b"200000 "
+    assert lines(fresh, "connection lost") == []
+
+
+def test_another_address_of_the_client_loses_nothing(fresh: Quicsocks, system: System) -> None:
+    """The network gives the machine another address in the middle of a transfer (RFC 9000 §9.3)."""
+
+    def change(old: str, new: str) -> None:
+        # In this order: the first address of a network takes the others with it.
+        system.ip(system.client, "addr", "del", f"{old}/24", "dev", DEVICE)
+        system.ip(system.client, "addr", "add", f"{new}/24", "dev", DEVICE)
+
+    with fresh.connect(40) as sock:
+        assert socks5(sock, ORIGIN_V4, system.mannerly.port).code == 0
+        sock.sendall(b"a" * 100_000)
+        change(CLIENT_V4, SECOND_V4)
+        try:
+            sock.sendall(b"b" * 100_000)
+            sock.shutdown(1)
+            assert sock.recv(7) == b"200000 "
+        finally:
+            change(SECOND_V4, CLIENT_V4)
+    assert answers(fresh)
     assert lines(fresh, "connection lost") == []
 
 
