@@ -183,6 +183,18 @@ def test_there_and_back_before_the_old_path_is_forgotten() -> None:
     assert (len(first), len(second)) == (1, 1), "the same connection ID on the same pair of addresses is no news"
 
 
+def test_an_idle_client_tells_the_server_at_once_that_it_has_moved() -> None:
+    """Even one that knows the path already and asks nothing: otherwise it would send the old way until it hears more."""
+    moving = dial(conditions=Conditions(delay=0.05)).confirmed()
+    assert moving.client.migrate(MOBILE)
+    moving.pair.drive(has_moved(moving))
+    moving.pair.pass_time(0.5)
+    begun = moving.pair.now
+    assert moving.client.migrate(WIFI)
+    moving.pair.drive(has_moved(moving, WIFI))
+    assert moving.pair.now - begun == pytest.approx(0.15, abs=0.001), "a round trip, and the way there"
+
+
 def test_a_way_back_that_is_not_gone_after_all_is_kept_for_what_still_comes() -> None:
     moving = dial(conditions=Conditions(delay=0.15)).confirmed()
     download = moving.download(300_000)

@@ -39,6 +39,7 @@ def test_a_client_goes_there_when_the_handshake_is_confirmed(ipv6: bool) -> None
     local, server, preferred = (WIFI_6, SERVER_6, PREFERRED_6) if ipv6 else (WIFI, SERVER, PREFERRED)
     moving.pair.drive(lambda: moving.client_log.completed)
     assert not moving.pair.used(local, remote=preferred), "HANDSHAKE_DONE is still on its way"
+    assert ipv6 or not moving.client.migrate(MOBILE), "not yet either, though there is a connection ID for it"
     moving.pair.drive(has_gone(moving, preferred))
     assert moving.changes == [(PathChange.ADDED, local, preferred), (PathChange.VALIDATED, local, preferred)]
     moving.pair.settle(4.0)
