@@ -7,7 +7,7 @@ test. ``parse`` and the frame makers know RFC 9000 §19 by themselves, so that t
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,8 @@ CID = 8
 TO_VICTIM, FROM_VICTIM = bytes([1]) * 32, bytes([2]) * 32
 ROUTE = Route(("192.0.2.1", 443), ("198.51.100.7", 4000))
 MOST_ROUNDS = 10_000
+HEARD = 24
+"""Packets that are kept whole."""
 Parsed = tuple[int, ...]
 """Of a frame: its type and its integers, in the RFC's order."""
 
@@ -201,7 +203,7 @@ PARAMETERS = PeerParameters(
 @dataclass
 class Forger:
     """role: the victim's. received: frames that have come back, in order. numbers: of the packets that brought them. heard: the
-    same by packet, with its route. sent_back, sent_to: octets.
+    last of these by packet, with its route. sent_back, sent_to: octets.
     code: of the CONNECTION_CLOSE among the frames. opened, logs: streams, by the victim's own account.
     peer_cid: of the forger's. early: the handshake is not complete yet; see ``complete``."""
 
@@ -223,7 +225,7 @@ class Forger:
         self.numbers: list[int] = []
         self.sent_back = 0
         self.sent_to: Counter[Route] = Counter()
-        self.heard: list[tuple[Route, bytes, list[Parsed]]] = []
+        self.heard: deque[tuple[Route, bytes, list[Parsed]]] = deque(maxlen=HEARD)
         self.code: int | None = None
         self.reason = ""
         self.events: list[tuple[Any, ...]] = []
