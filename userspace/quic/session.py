@@ -32,7 +32,8 @@ within about a second of its being up again."""
 
 
 class Route(NamedTuple):
-    """Where datagrams come from and go to; engines only compare them. socket: the adapter's number for its socket."""
+    """Where datagrams come from and go to; engines only compare them and their parts. socket: the adapter's number for its
+    socket."""
 
     local: Address
     remote: Address
