@@ -11,8 +11,10 @@ from typing import Any
 import aioquic
 import pytest
 from aioquic import tls
+from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketRecovery
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
@@ -303,3 +305,34 @@ def test_the_leaf_is_known_before_any_1_rtt_key_is_installed() -> None:
     verify = inspect.getsource(tls.Context._client_handle_certificate_verify)
     checked = verify.index("self._check_certificate_verify_signature(verify)")
     assert checked < verify.index("if self._verify_mode"), "with a pin, a server need not hold the key it shows"
+
+
+def test_large_packets_lost_while_small_ones_pass_tell_of_a_narrower_path() -> None:
+    """RFC 8899 §4.3; probe timeouts do not add up then."""
+    dialled = dial(engines=("aioquic", "aioquic")).complete()
+    pair, client = dialled.pair, dialled.client
+    pair.pass_time(3.0)
+    size = client.max_datagram_size
+    assert size > 1250
+
+    def lose(count: int) -> None:
+        packets = [QuicSentPacket(tls.Epoch.ONE_RTT, True, True, False, 1, QuicPacketType.ONE_RTT, 0.0, 1400)] * count
+        controller = dialled.engine.connection.congestion_controller
+        assert isinstance(controller, CubicCongestionControl)
+        controller.on_packets_lost(now=pair.now, packets=packets)
+
+    # Six at once may be a full queue; and one that arrives is proof of the contrary.
+    lose(6)
+    client.probe()
+    pair.pass_time(0.1)
+    assert client.max_datagram_size == size
+    client.open_stream().write(bytes(10_000))
+    pair.pass_time(2.0)
+    lose(1)
+    client.probe()
+    pair.pass_time(2.0)
+    assert client.max_datagram_size == size
+    lose(5)
+    client.probe()
+    pair.pass_time(0.1)
+    assert client.max_datagram_size < 1200

@@ -20,7 +20,7 @@ from .aioquic_internals.streams import (
     stream_id_of,
 )
 from .aioquic_stream import AioquicStream
-from .congestion import packets_lost
+from .congestion import large_packets_lost, packets_lost
 from .endings import ended_of
 from .errors import End, Ended, LocalError
 from .exporter import Exporter
@@ -161,6 +161,9 @@ class AioquicSession(BaseSession):
         self.now = now
         try:
             self._run_deferred()
+            lost, since = large_packets_lost(self.connection.congestion_controller)
+            if lost:
+                self.connection.large_packets_lost(lost, now - since)
             datagrams: list[tuple[bytes, Route]] = self.connection.datagrams_to_send(now)
             if self.connection.has_events:
                 self._handle_events()

@@ -12,25 +12,38 @@ from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.packet_builder import QuicSentPacket
 
+from .aioquic_internals.sending import SMALLEST_DATAGRAM
 from .errors import LocalError
 
 
-class _CountingCubic(CubicCongestionControl):
+class _Counting:
+    """large_lost: packets larger than any path carries, lost since the last that was acknowledged; since when."""
+
     packets_lost = 0
+    large_lost = 0
+    large_lost_since = 0.0
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        if packet.sent_bytes > SMALLEST_DATAGRAM:
+            self.large_lost = 0
+        super().on_packet_acked(now=now, packet=packet)  # type: ignore[misc] # the controller's
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
         lost = list(packets)
         self.packets_lost += len(lost)
-        super().on_packets_lost(now=now, packets=lost)
+        if large := sum(packet.sent_bytes > SMALLEST_DATAGRAM for packet in lost):
+            if not self.large_lost:
+                self.large_lost_since = now
+            self.large_lost += large
+        super().on_packets_lost(now=now, packets=lost)  # type: ignore[misc] # the controller's
 
 
-class _CountingReno(RenoCongestionControl):
-    packets_lost = 0
+class _CountingCubic(_Counting, CubicCongestionControl):
+    pass
 
-    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        lost = list(packets)
-        self.packets_lost += len(lost)
-        super().on_packets_lost(now=now, packets=lost)
+
+class _CountingReno(_Counting, RenoCongestionControl):
+    pass
 
 
 _NAMES = {"cubic": "quicsocks-cubic", "reno": "quicsocks-reno"}
@@ -59,4 +72,9 @@ def algorithm(name: str) -> str:
 
 
 def packets_lost(controller: object) -> int:
-    return controller.packets_lost if isinstance(controller, _CountingCubic | _CountingReno) else 0
+    return controller.packets_lost if isinstance(controller, _Counting) else 0
+
+
+def large_packets_lost(controller: object) -> tuple[int, float]:
+    """How many packets of more than 1200 octets have been lost since one was acknowledged, and since when, s."""
+    return (controller.large_lost, controller.large_lost_since) if isinstance(controller, _Counting) else (0, 0.0)

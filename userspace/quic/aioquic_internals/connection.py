@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ..exporter import Exporter
 from ..types import Priority
-from .sending import BLACK_HOLE_PTOS, PROBE_SIZES, SMALLEST_DATAGRAM, SendingConnection
+from .sending import BLACK_HOLE_LOSSES, BLACK_HOLE_PTOS, PROBE_SIZES, SMALLEST_DATAGRAM, SendingConnection
 from .streams import Receiver, Sender, StreamOpened, Streams, sender_of, stream_id_of
 
 MAX_REASON = 200
@@ -285,7 +285,17 @@ class Connection(SendingConnection):
         super().handle_timer(now)
         if self._close_event is not None and self.closed_by is None:
             self.closed_by = ClosedBy.NO_PATH
-        if self._max_datagram_size > SMALLEST_DATAGRAM and self._loss._pto_count >= BLACK_HOLE_PTOS:
+        if self._loss._pto_count >= BLACK_HOLE_PTOS:
+            self._shrink()
+
+    def large_packets_lost(self, count: int, seconds: float) -> None:
+        """So many of more than 1200 octets are lost since one of them was acknowledged, for so long. While small ones pass,
+        there is no probe timeout to tell that the path has narrowed."""
+        if count >= BLACK_HOLE_LOSSES and seconds > BLACK_HOLE_PTOS * self._loss.get_probe_timeout():
+            self._shrink()
+
+    def _shrink(self) -> None:
+        if self._max_datagram_size > SMALLEST_DATAGRAM:
             self._probe_sizes = []
             self._set_datagram_size(SMALLEST_DATAGRAM)
 

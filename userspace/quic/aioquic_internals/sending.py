@@ -36,6 +36,8 @@ PROBE_TRIES = 2
 """Probes of one size before the next smaller one: one may be lost by congestion."""
 BLACK_HOLE_PTOS = 3
 """Probe timeouts in a row after which large datagrams are suspected to be dropped (RFC 8899 §4.3)."""
+BLACK_HOLE_LOSSES = 6
+"""Large packets lost in a row, over as long as that, after which they are, too."""
 MOST_PACKETS = 64
 """Packets made at once, about 2 ms of work: the other sessions of the event loop want their turn, too. As many as one
 system call can send."""
