@@ -78,6 +78,7 @@ cdef class Bbr(DeliveryRate):
     # ProbeBW.
     cdef AckPhase _ack_phase
     cdef double _cycle_at           # s
+    cdef double _refill_rtt         # s, the least of the last refill
     cdef double _bw_probe_wait      # s
     cdef uint64_t _rounds_since_probe_up
     cdef bint _bw_probe_sample

@@ -7,6 +7,12 @@ Where the draft leaves a choice:
 - lost ranges in Startup are counted by the updates that tell of losses, as Linux does;
 - extra_acked's filter has two halves of five rounds, as Linux's.
 
+Where interactive streams would wait, it deviates:
+
+- ProbeBW_UP ends after one round that has brought nothing but a queue, where nobody else keeps one, as BBRv2 did
+  (draft-cardwell-iccrg-bbr-congestion-control-02 §4.3.3.6): three rounds queue up nearly a round trip's worth;
+- ProbeRTT's window is reached with a packet sent for two acknowledged, as in recovery (RFC 6937), not in silence.
+
 Pacing and windows are as exact as a double: there is no fixed point.
 """
 
@@ -41,6 +47,7 @@ cdef double MIN_RTT_FILTER_LEN = 10.0
 cdef double PROBE_RTT_INTERVAL = 5.0
 cdef double PROBE_RTT_DURATION = 0.2
 cdef double QUANTUM = 0.001     # s of the pacing rate
+cdef double OWN_QUEUE = 1.125   # of min_rtt: no longer a round trip before a probe means that nobody else keeps a queue
 cdef enum:
     MIN_PIPE = 4                # packets
     STARTUP_FULL_LOSS_COUNT = 6
@@ -91,6 +98,7 @@ cdef class Bbr(DeliveryRate):
         self._ack_phase = ACKS_INIT
         self._cycle_at = now
         self._bw_probe_wait = 0.0
+        self._refill_rtt = INFINITY_
         self._rounds_since_probe_up = 0
         self._bw_probe_sample = self._too_high = self._precautionary = False
         self._probe_up_acked_per_inc = UNLIMITED
@@ -168,7 +176,7 @@ cdef class Bbr(DeliveryRate):
                 self._loss_events = 0
         self._bw = min(_max_bw(self), self._bw_shortterm)
         _set_pacing_rate(self, _pacing_gain(self))
-        _set_window(self)
+        _set_window(self, in_flight)
 
     cdef void on_persistent_congestion(self, double now) noexcept:
         # OnEnterRTO; the losses are noted already.
@@ -320,6 +328,7 @@ cdef void _start_probe_down(Bbr self, double now) noexcept:
 
 cdef void _start_probe_refill(Bbr self) noexcept:
     _reset_short_term_model(self)
+    self._refill_rtt = INFINITY_
     self._probe_up_rounds = 0
     self._probe_up_acked = 0
     self._precautionary = False
@@ -347,6 +356,8 @@ cdef void _update_probe_bw_cycle(Bbr self, uint64_t in_flight, double now) noexc
     elif self._state == PROBE_CRUISE:
         _is_time_to_probe(self, now)
     elif self._state == PROBE_REFILL:
+        if self._rs.rtt >= 0.0:
+            self._refill_rtt = min(self._refill_rtt, self._rs.rtt)
         if self._round_start:
             self._bw_probe_sample = True
             _start_probe_up(self)
@@ -374,6 +385,12 @@ cdef bint _is_time_to_go_down(Bbr self) noexcept:
         _reset_full_bw(self)    # inflight_longterm is what holds the rate down.
         self._full_bw = self._rs.rate
         return False
+    # BBRv2's rule, where the queue is all our own. Beside others', our share depends on the draft's rounds.
+    if (
+        self._ack_phase == ACKS_PROBE_FEEDBACK and self._refill_rtt <= OWN_QUEUE * self._min_rtt
+        and self._rs.prior_in_flight > _inflight(self, _max_bw(self), UP_PACING_GAIN)
+    ):
+        return True
     return self._full_bw_now
 
 
@@ -546,19 +563,24 @@ cdef void _save_window(Bbr self) noexcept:
         self._prior_window = max(self._prior_window, self.window)
 
 
-cdef void _set_window(Bbr self) noexcept:
+cdef void _set_window(Bbr self, uint64_t in_flight) noexcept:
     cdef uint64_t most = _quantized(
         self, _bdp(self, self._bw, self._cwnd_gain) + <uint64_t>_extra_acked(self)
     )
-    cdef uint64_t cap = UNLIMITED
+    cdef uint64_t cap = _probe_rtt_window(self)
+    if self._state == PROBE_RTT and not self._probe_rtt_timed:
+        # BoundCwndForProbeRTT, but in steps.
+        cap = max(cap, in_flight + self._rs.newly_acked // 2)
+        most = max(most, cap)
     if self._full_bw_reached:
         self.window = min(self.window + self._rs.newly_acked, most)
     elif self.window < most or self._delivered - self._base < initial_window(self.mss):
         self.window += self._rs.newly_acked
     self.window = min(max(self.window, _min_pipe(self)), LARGEST_WINDOW)
     if self._state == PROBE_RTT:
-        self.window = min(self.window, _probe_rtt_window(self))
+        self.window = min(self.window, cap)
     # BoundCwndForModel
+    cap = UNLIMITED
     if self._state == PROBE_RTT or self._state == PROBE_CRUISE:
         cap = _inflight_with_headroom(self)
     elif _is_probing_bw_state(self):

@@ -275,13 +275,51 @@ def test_loss_while_cruising_lowers_the_short_term_bounds_and_refill_lifts_them(
 def test_loss_while_probing_bounds_what_is_in_flight_and_ends_the_probe() -> None:
     link, flow = path()
     run_until(link, flow, "up")
-    link.run(link.now + 1.2 * RTT)
-    assert bbr(flow).state == "up"
     link.loss = 0.1
     run_until(link, flow, "down", link.now + 2 * RTT)
+    link.run(link.now + 0.5 * RTT)  # What it has lost is told by then.
     longterm = bbr(flow).bounds[2]
     assert longterm is not None
     assert 0.7 * BDP * 0.95 <= longterm <= 1.6 * BDP
+
+
+def test_a_probe_that_brings_but_a_queue_of_our_own_ends_after_a_round() -> None:
+    link, flow = path()
+    run_until(link, flow, "cruise")
+    link.run(link.now + RTT)
+    flow.queued_most = 0.0
+    log = Log(link, flow)
+    link.run(link.now + 12.0)
+    ups = log.lasted("up")
+    assert len(ups) >= 3
+    assert all(RTT < duration < 1.4 * RTT for duration in ups)
+    # What 1.25 times the rate leaves in a round trip, and a few packets.
+    assert flow.queued_most < 0.3 * RTT
+
+
+def test_beside_the_queue_of_another_a_probe_has_its_three_rounds() -> None:
+    link, flow = path(queue=3.0)
+    link.add("reno", RTT)
+    link.run(10.0)
+    log = Log(link, flow)
+    link.run(40.0)
+    ups = log.lasted("up")
+    assert sum(duration > 3 * RTT for duration in ups) >= len(ups) / 2
+
+
+def test_a_probe_for_the_round_trip_time_begins_without_a_silence() -> None:
+    """Every stream of the connection would wait for as long."""
+    link, flow = path()
+    run_until(link, flow, "probe-rtt")
+    begun, quiet, sent, since = link.now, 0.0, flow.sent, link.now
+    while link.now < begun + RTT:
+        link.run(link.now + 0.0005)
+        if flow.sent > sent:
+            sent, since = flow.sent, link.now
+        quiet = max(quiet, link.now - since)
+    assert bbr(flow).state == "probe-rtt"
+    assert flow.flight.in_flight < 0.6 * BDP
+    assert quiet < 0.1 * RTT
 
 
 def test_after_a_probe_that_went_too_high_the_next_stops_there_and_tries_again_at_once() -> None:

@@ -85,12 +85,11 @@ def share(late: list[float], part: float) -> float:
 
 
 def test_an_interactive_stream_beside_a_bulk_one() -> None:
-    """Most of the time there is no queue. What there is at times is BBR's probing for bandwidth, by the draft's design: 1.25
-    times the rate, until three rounds of it have brought no more (draft-ietf-ccwg-bbr §5.3.3.6)."""
+    """What queue there is at times is BBR's probing for bandwidth."""
     late, used = lateness("bbr")
     assert share(late, 0.5) < 3.0
-    assert share(late, 0.75) < 25.0
-    assert share(late, 0.99) < 95.0
+    assert share(late, 0.9) < 10.0
+    assert share(late, 0.99) < 30.0
     assert used > 0.9
 
 
