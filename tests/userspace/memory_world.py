@@ -46,6 +46,7 @@ class MemoryEndpoint:
         self.answer: Ended | None = None
         """How every dial ends, when not None."""
         self.dialled: list[Address] = []
+        self.logging_to: Path | None = None
         self._alpn = alpn
         self._limits = limits
         self._accept: Callable[[Session], SessionHandler] | None = None
@@ -56,6 +57,9 @@ class MemoryEndpoint:
 
     def add_address(self, local: Address) -> Address:
         return local
+
+    def log_to(self, folder: Path | None) -> None:
+        self.logging_to = folder
 
     def dial(self, remote: Address, config: DialConfig, handler: SessionHandler) -> Session:
         loop = asyncio.get_running_loop()

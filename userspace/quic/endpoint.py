@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from .errors import LocalError
 from .hub import Hub
@@ -118,6 +119,11 @@ class UdpEndpoint:
         route = self._route_to(remote)
         # From the loop, as everything that arrives.
         self._loop.call_soon(self._receive_injected, data, route)
+
+    def log_to(self, folder: Path | None) -> None:
+        if self._closed:
+            raise LocalError("the endpoint is closed")
+        self._hub.log_to(folder, time.monotonic())
 
     def statistics(self) -> dict[str, int]:
         forwarded = self._forwarder.statistics() if self._forwarder is not None else {}

@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
@@ -33,6 +34,7 @@ from .early_arrivals import EarlyArrivals, is_early
 from .engines import SESSIONS, Beginning
 from .errors import LocalError, PeerError
 from .preferred import check_preferred
+from .qlog_files import QlogFolder
 from .reset import TokenBucket, is_reset, reset_packet, reset_token
 from .resumption import ClientResumption, ServerResumption, ServerTickets
 from .retry import RetryTokens
@@ -119,6 +121,7 @@ class Hub:
         self._early = EarlyArrivals()
         self._hook: Callable[[bytes, Address], bool] | None = None
         self._keylogs = KeyLogs()
+        self._qlog: QlogFolder | None = None
         self._timers: list[tuple[float, int, _Entry]] = []
         self._timer_count = 0
         self._dirty: dict[_Entry, None] = {}
@@ -195,6 +198,14 @@ class Hub:
     def send_raw(self, data: bytes, route: Route) -> None:
         self._raw.append((data, route))
         self._wake_once()
+
+    def log_to(self, path: Path | None, now: float) -> None:
+        """Log all sessions' events into files there from now on; None: no more. Raises LocalError."""
+        if path is not None and self._engine != "native":
+            raise LocalError(f"the {self._engine} engine writes no qlog; start with --engine native")
+        self._qlog = QlogFolder(path, self._wall_clock) if path is not None else None
+        for entry in self._entries:
+            entry.joined.log_to(self._qlog, now)
 
     def close(self) -> None:
         """Close every session with code 0. Call ``datagrams_to_send`` once more, then ``forget``."""
@@ -304,6 +315,8 @@ class Hub:
     def session_established(self, session: BaseSession) -> None:
         entry = _entry_of(session)
         self._end_half_open(entry)
+        if self._qlog is not None:
+            session.log_to(self._qlog, session.now)
         if session.is_resumed:
             self._counters["resumed"] += 1
         if not session.reads_early:
@@ -562,6 +575,8 @@ class Hub:
         self._end_half_open(entry)
         self._entries.pop(entry, None)
         self._dirty.pop(entry, None)
+        if entry.session is not None:
+            entry.session.log_to(None, entry.session.now)
         entry.timer_at = None
         for cid in entry.cids:
             self._forget_cid(cid)

@@ -22,13 +22,16 @@ from .endings import ended_of
 from .errors import End, Ended, LocalError, PeerError
 from .exporter import Exporter
 from .native.connection import Connection
+from .native.qlog import Qlog
 from .preferred import preferred_of
+from .qlog_events import log_beginning, log_end
 from .resumption import ClientResumption, ServerResumption, is_reduced, remembered
 from .session import BaseSession, Route, SessionOwner
 from .types import Address, Limits, NetworkPath, PathChange, PathEvent, Priority, SessionStatistics, Stream
 
 if TYPE_CHECKING:
     from .native.outlet import Outlet
+    from .qlog_files import QlogFile, QlogFolder
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class NativeSession(BaseSession):
         self._early_parameters: PeerParameters | None = None  # Of the peer, by which early data goes.
         self._early_packets: list[tuple[bytes, int]] = []
         self._handshake_received = [0, 0]  # Datagrams and octets.
+        self._qlog_file: QlogFile | None = None
         connection.set_on_failure(self._receive_failed)
 
     # What the room above calls.
@@ -262,6 +266,21 @@ class NativeSession(BaseSession):
             self._alive_at = now
             self.connection.send_probe()  # With a full congestion window, too: that is when it is needed.
 
+    def log_to(self, folder: QlogFolder | None, now: float) -> None:
+        log, file = self.connection.end_log(), self._qlog_file
+        if log is not None:
+            log.flush()
+        if file is not None:
+            file.close()
+        self._qlog_file = None
+        if folder is None or not self._established or self._ended is not None:
+            return
+        self._qlog_file = file = folder.open(self.handshaker.original_cid, is_client=self._is_client)
+        if file is not None:
+            log = Qlog(file.write, file.limit, now)
+            log_beginning(log, self.handshaker, self.connection.route, now)
+            self.connection.begin_log(log, now)
+
     # What the base asks.
 
     def _exporter(self) -> Exporter | None:
@@ -294,6 +313,11 @@ class NativeSession(BaseSession):
             raise error
         except Exception:
             self._fail("handling a packet")
+
+    def _log_end(self, ended: Ended) -> None:
+        if (log := self.connection.log) is not None:
+            log_end(log, ended, self.now)
+            log.flush()
 
     # The border.
 

@@ -23,6 +23,7 @@ from .types import Address, Limits, NetworkPath, Priority, SessionHandler, Sessi
 
 if TYPE_CHECKING:
     from .native.outlet import Outlet
+    from .qlog_files import QlogFolder
 
 logger = logging.getLogger(__name__)
 
@@ -206,6 +207,10 @@ class BaseSession(ABC):
         """An engine that can lets packets to that connection ID come to it straight from the sockets."""
         return
 
+    def log_to(self, folder: QlogFolder | None, now: float) -> None:
+        """An engine that can logs the session's events from now on into a file of its own there; None: no more."""
+        return
+
     @abstractmethod
     def get_timer(self) -> float | None:
         """When ``handle_timer`` is due; None: never again."""
@@ -251,6 +256,10 @@ class BaseSession(ABC):
     @abstractmethod
     def _close_by_engine(self, code: int, reason: str) -> None: ...
 
+    def _log_end(self, ended: Ended) -> None:
+        """Into what ``log_to`` has begun."""
+        return
+
     @abstractmethod
     def _discard(self) -> None:
         """Forget everything at once and send nothing more."""
@@ -278,6 +287,7 @@ class BaseSession(ABC):
         if self._ended is not None:
             return
         self._ended = ended = Ended(ended.end, ended.code, printable(ended.reason))
+        self._log_end(ended)
         self._lose_streams(ended)
         handler = self._handler
         if handler is not None:

@@ -440,6 +440,10 @@ class Endpoint(Protocol):
     def inject(self, data: bytes, remote: Address) -> None:
         """Handle data as if it had arrived from remote."""
 
+    def log_to(self, folder: Path | None) -> None:
+        """Log what happens in each session, those that exist too, into a file of its own there (qlog), from now on; None:
+        no more. Raises LocalError when the folder cannot be had, or the engine cannot."""
+
     def statistics(self) -> dict[str, int]:
         """Counters: datagrams in and out, dropped by reason, retries sent, half-open, sessions."""
 

@@ -179,6 +179,11 @@ class Handshaker(QuicConnection):
         return self._has_begun and self.tls.early_data_accepted
 
     @property
+    def original_cid(self) -> bytes:
+        """The Destination Connection ID of the client's first Initial: how both ends name the connection in logs."""
+        return self._original_destination_connection_id
+
+    @property
     def peer_cid(self) -> bytes:
         """What the peer is addressed by; it changes with a Retry and with the peer's first packet."""
         return self._peer_cid.cid

@@ -12,7 +12,8 @@ from ..errors import LocalError, PeerError
 from .core cimport BIDI, CLOSING, DRAINING, RUNNING, TERMINATED, UNI
 from .crypto cimport header_key, next_packet_key, packet_key
 from .outlet cimport Outlet
-from .path cimport MARKING, SMALLEST_DATAGRAM, Path
+from .path cimport MARKING, NOT_MARKING, SMALLEST_DATAGRAM, Path
+from .qlog cimport Qlog
 from .receiving cimport TOO_EARLY
 from .sending cimport ROOM
 from .stream cimport Stream, make_stream
@@ -131,6 +132,8 @@ cdef class Connection(ZeroRtt):
                 self.receive_packet(data, size, route, ecn, now)
         except Exception as error:
             self.on_failure(error)
+        if self.qlog is not None:
+            _observe(self)
         return self.wake()
 
     def set_on_failure(self, on_failure):
@@ -153,6 +156,8 @@ cdef class Connection(ZeroRtt):
             return
         memcpy(_scratch, <const char*>data, size)
         outcome = self.receive_packet(_scratch, size, route, ecn, now)
+        if self.qlog is not None:
+            _observe(self)
         if outcome == TOO_EARLY and len(self.early_packets) < MOST_EARLY:
             self.early_packets.append((data, route, now, ecn))
 
@@ -175,6 +180,8 @@ cdef class Connection(ZeroRtt):
             if not size:
                 break
             datagrams.append(((<const char*>_scratch)[:size], self.departing.route))
+        if self.qlog is not None:
+            _observe(self)
         return datagrams
 
     def send_into(self, Outlet outlet not None, double now):
@@ -193,6 +200,8 @@ cdef class Connection(ZeroRtt):
                 break
             outlet.commit(self.departing, <size_t>size, self.departing_ecn)
             count += 1
+        if self.qlog is not None:
+            _observe(self)
         return count
 
     def stay_awake(self):
@@ -230,6 +239,8 @@ cdef class Connection(ZeroRtt):
             return
         if now >= self.recovery_timer():
             self.on_recovery_timer(now)
+            if self.qlog is not None:
+                _observe(self)
         for path in list(self.paths):
             if now >= path.give_up_at:
                 self._give_up(path, now)
@@ -470,6 +481,32 @@ cdef class Connection(ZeroRtt):
         cdef set used = {path.cid_sequence for path in self.paths if path.cid_length}
         return [token for sequence, (_, token) in self.peer_cids.items() if token and sequence in used]
 
+    def begin_log(self, Qlog log not None, double now):
+        """Write what happens from now on into log, and how things stand."""
+        self.now = now
+        self.qlog = log
+        log.record(
+            "quic:recovery_parameters_set",
+            {
+                "reordering_threshold": self.packet_threshold, "time_threshold": 1.125, "timer_granularity": 1,
+                "initial_rtt": 333.0, "max_datagram_size": self.path.mtu, "persistent_congestion_threshold": 3,
+            },
+            now,
+        )
+        if self.send_key is not None:
+            log.keys_updated(self.counters.key_updates, "tls", now)
+        _observe(self)
+
+    @property
+    def log(self):
+        """The one that is written, None when there is none."""
+        return self.qlog
+
+    def end_log(self):
+        """Write no more. The log, to be flushed; None when there was none."""
+        log, self.qlog = self.qlog, None
+        return log
+
     def statistics(self):
         """Everything that is counted, by name; times in s, sizes in octets."""
         path = self.path
@@ -489,3 +526,10 @@ cdef class Connection(ZeroRtt):
             "stream_bytes_sent": self.data_sent,
             "stream_bytes_received": self.stream_bytes_received,
         }
+
+
+cdef int _observe(Connection self) except -1:
+    cdef const char* state = "handshake_confirmed" if self.confirmed else "handshake_complete"
+    if self.state != RUNNING:
+        state = "closing" if self.state == CLOSING else "draining" if self.state == DRAINING else "closed"
+    return self.qlog.observe(self.path, self.sent.outstanding_eliciting, self.pto_count, state, self.now)

@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .crypto cimport HeaderKey, PacketKey
 from .path cimport Path
+from .qlog cimport Qlog
 from .ranges cimport RangeSet
 from .receive_buffer cimport ReceiveBuffer
 from .send_buffer cimport SendBuffer
@@ -33,7 +34,11 @@ cdef struct Counters:
     uint64_t packets_received
     uint64_t packets_lost
     uint64_t packets_spurious       # declared lost and acknowledged after all
-    uint64_t packets_dropped        # not authentic, or seen before
+    uint64_t packets_dropped        # for one of the reasons that follow
+    uint64_t dropped_short          # too short to be a packet
+    uint64_t dropped_forged         # not authentic
+    uint64_t dropped_duplicate      # seen before, or so old that it may have been
+    uint64_t dropped_elsewhere      # from another address of a server's
     uint64_t bytes_sent
     uint64_t bytes_received
     uint64_t acks_received
@@ -45,6 +50,8 @@ cdef struct Counters:
     uint64_t key_updates
     uint64_t zero_rtt_received
     uint64_t zero_rtt_dropped       # not accepted, too early, too late, or too many
+    uint64_t mtu_probes_sent
+    uint64_t mtu_probes_lost
 
 
 cdef class Core(Owner):
@@ -52,6 +59,7 @@ cdef class Core(Owner):
     cdef readonly int state
     cdef readonly bint confirmed        # the handshake is (RFC 9001 §4.1.2)
     cdef Counters counters
+    cdef Qlog qlog                      # None unless somebody has asked for a log
     cdef list events                    # tuples for the session, in order
     cdef object waker                   # called when there is something to send or to tell, once until it is seen to
     cdef bint awake

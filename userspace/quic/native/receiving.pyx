@@ -55,7 +55,7 @@ cdef class Receiving(Recovery):
         if self.receive_key is None:
             return TOO_EARLY
         if size < at + 4 + SAMPLE or self.receive_header_key.mask(data + at + 4, mask) != 0:
-            return _drop(self)
+            return _drop(self, &self.counters.dropped_short, "invalid", size, now)
         first = data[0] = data[0] ^ (mask[0] & 0x1f)
         octets = (first & 3) + 1
         for i in range(octets):
@@ -74,9 +74,9 @@ cdef class Receiving(Recovery):
             self.forged += 1
             if self.forged >= self.receive_key.integrity_limit:
                 raise PeerError("too many packets that are not authentic", AEAD_LIMIT_REACHED)
-            return _drop(self)
+            return _drop(self, &self.counters.dropped_forged, "decryption_failure", size, now)
         if self.received.contains(number) or number < self.received_floor:
-            return _drop(self)
+            return _drop(self, &self.counters.dropped_duplicate, "duplicate", size, now)
         if first & 0x18:
             raise PeerError("reserved bits of a short header are set", PROTOCOL_VIOLATION)
         if opened == 0:
@@ -87,7 +87,7 @@ cdef class Receiving(Recovery):
             if path is None and self.is_client:
                 # A server has no business at another address (RFC 9000 §9), nor at one that we have left long ago. What is
                 # dropped must not be acknowledged.
-                return _drop(self)
+                return _drop(self, &self.counters.dropped_elsewhere, "rejected", size, now)
         if number < self.one_rtt_from:
             self.one_rtt_from = number
             if number < self.early_stop:
@@ -114,6 +114,10 @@ cdef class Receiving(Recovery):
             path.received += size
             if not path.challenged:
                 self.validate(path, now)    # It was given up, and lives after all.
+        if self.qlog is not None:
+            self.qlog.packet(
+                False, first, number, data + at + octets, <size_t>opened, size, self.peer_ack_exponent, path.id, False, now
+            )
         return _frames(self, data + at + <size_t>octets, data + at + <size_t>octets + opened, path, number, newest, now)
 
     cdef int receive_frames(
@@ -151,8 +155,12 @@ cdef int _find_former(Receiving self, Path path, const uint8_t* cid) except -1:
     return 0
 
 
-cdef int _drop(Receiving self) noexcept:
+cdef int _drop(Receiving self, uint64_t* reason, const char* trigger, size_t size, double now) except -1:
+    # trigger: qlog's word for the reason.
     self.counters.packets_dropped += 1
+    reason[0] += 1
+    if self.qlog is not None:
+        self.qlog.dropped(size, trigger, now)
     return DROPPED
 
 
@@ -173,6 +181,8 @@ cdef int _keys_updated(Receiving self, uint64_t number, double now) except -1:
     self.phase_began = self.sent.next
     self.phase_acked = False
     self.counters.key_updates += 1
+    if self.qlog is not None:
+        self.qlog.keys_updated(self.counters.key_updates, "remote_update", now)
     return 0
 
 

@@ -250,6 +250,10 @@ cdef int _detect_lost(Recovery self, double now) except -1:
                 self.loss_at = packet.sample.sent_at + delay
             continue
         self.counters.packets_lost += 1
+        if self.qlog is not None:
+            self.qlog.lost(
+                number, packet.path, packet.probe, self.largest_acked - number >= self.packet_threshold, now
+            )
         path = self.path_of(packet)
         if packet.in_flight and path is not None:
             path.in_flight -= packet.sample.size
@@ -258,6 +262,7 @@ cdef int _detect_lost(Recovery self, double now) except -1:
             if path.marking == TRYING and path.marks_lost >= TRIAL_MARKS:
                 path.marking = NOT_MARKING      # As if something on the way dropped what is marked.
         if packet.probe:
+            self.counters.mtu_probes_lost += 1
             if path is not None:
                 path.probe_lost(packet.sample.size, now)
         elif packet.in_flight and path is self.path and number >= path.controlled:

@@ -28,6 +28,7 @@ cdef enum:
     ECT0 = 2            # codepoint (RFC 3168)
     ACK_ALLOWANCE = 1 + 20 + 4 + 47 + 16
     # Octets in which an ACK fits whatever it says (``put_ack``): with less, its time has not come, however often we ask.
+    ACK_EXPONENT = 3    # of ACK delays that we report: the default (RFC 9000 §18.2)
     STALE_DATAGRAM_MS = 1000
     # A DATAGRAM that has waited longer is of no use to whoever sent it.
 cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
@@ -136,7 +137,9 @@ cdef uint8_t* _long_header(Sending self, uint8_t* out, Path path, int octets) no
     return out + 1 + len(own) + 2
 
 
-cdef Py_ssize_t _seal(Sending self, uint8_t* out, uint8_t* number_at, int octets, uint8_t* end) except -1:
+cdef Py_ssize_t _seal(
+    Sending self, SentPacket* packet, Path path, uint8_t* out, uint8_t* number_at, int octets, uint8_t* end
+) except -1:
     # The packet from out to end, with its number and its protection; end has room for the tag. Its size.
     cdef uint64_t number = self.sent.next
     cdef uint8_t mask[5]
@@ -149,6 +152,11 @@ cdef Py_ssize_t _seal(Sending self, uint8_t* out, uint8_t* number_at, int octets
         end += 1
     if self.sending_early:
         put_uint16(number_at - 2, <uint16_t>(0x4000 | (end - number_at + TAG)))
+    if self.qlog is not None:
+        self.qlog.packet(
+            True, out[0], number, out + header, <size_t>(end - out) - header, <size_t>(end - out) + TAG, ACK_EXPONENT,
+            path.id, packet.probe, self.now
+        )
     if self.send_key.seal(out, header, <size_t>(end - out) - header, number) != 0 or \
             self.send_header_key.mask(number_at + 4, mask) != 0:
         raise RuntimeError("OpenSSL refuses to protect a packet")
@@ -212,6 +220,8 @@ cdef int _update_keys(Sending self) except -1:
     self.phase_began = self.sent.next
     self.phase_acked = False
     self.counters.key_updates += 1
+    if self.qlog is not None:
+        self.qlog.keys_updated(self.counters.key_updates, "local_update", self.now)
     return 0
 
 
@@ -272,7 +282,7 @@ cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send,
     if expand and at < out + SMALLEST_DATAGRAM - TAG and end >= out + SMALLEST_DATAGRAM - TAG:
         memset(at, 0, <size_t>(out + SMALLEST_DATAGRAM - TAG - at))
         at = out + SMALLEST_DATAGRAM - TAG
-    size = _seal(self, out, number_at, octets, at)
+    size = _seal(self, packet, path, out, number_at, octets, at)
     _sent(self, packet, path, size, eliciting, eliciting, now)
     return size
 
@@ -428,7 +438,7 @@ cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
         if end > at:
             memset(at, PADDING, <size_t>(end - at))
             at = end
-        size = _seal(self, out, number_at, octets, at)
+        size = _seal(self, packet, path, out, number_at, octets, at)
         _sent(self, packet, path, size, True, False, now)
         self.departing = path
         return size
@@ -453,8 +463,9 @@ cdef Py_ssize_t _mtu_probe(Sending self, uint8_t* out, double now) except -1:
     number_at = _header(self, out, path, &octets)
     number_at[octets] = PING
     memset(number_at + octets + 1, PADDING, size - <size_t>(number_at + octets + 1 - out) - TAG)
-    made = _seal(self, out, number_at, octets, out + size - TAG)
+    made = _seal(self, packet, path, out, number_at, octets, out + size - TAG)
     _sent(self, packet, path, made, True, True, now)
+    self.counters.mtu_probes_sent += 1
     path.probe_sent(<uint32_t>made)
     return made
 
@@ -472,6 +483,6 @@ cdef Py_ssize_t _close(Sending self, uint8_t* out, double now) except -1:
     number_at = _header(self, out, path, &octets)
     at = number_at + octets
     memcpy(at, <const char*>self.close_frame, len(self.close_frame))
-    size = _seal(self, out, number_at, octets, at + len(self.close_frame))
+    size = _seal(self, packet, path, out, number_at, octets, at + len(self.close_frame))
     _sent(self, packet, path, size, False, False, now)
     return size
