@@ -27,6 +27,7 @@ from .client_exit import ClientExit, Routes, direct_exit
 from .client_flow import ClientFlow
 from .egress.special import IPAddress
 from .environment import child_environment, proxy_variables
+from .event_log import EventLog, shown
 from .families import to_dial
 from .flows import FlowTable
 from .identity import load_or_create
@@ -96,6 +97,7 @@ class Client:
         self.exit = ClientExit(self.uplink, self.flows, Routes(settings.rules), self._direct)
         self._listeners: list[Listener] = []
         self._inbounds: list[tuple[str, Inbound]] = []
+        self.event_log = EventLog(endpoint, events)
         self.started = time.time()
 
     async def listen(
@@ -166,6 +168,7 @@ class Client:
             "bytes_out": self.flows.bytes_sent,
             "reconnections": uplink.reconnections,
             "login_required": self._settings.login is not None,
+            "qlog": shown(self.event_log.folder),
         }
         if current is None:
             told["reason"] = uplink.last_problem or "connecting"
@@ -237,6 +240,7 @@ async def run_client(settings: ClientSettings) -> int:
         endpoint = await open_endpoint(to_dial(), engine=settings.transport.engine)
         client = Client(settings, endpoint, folder, events)
         try:
+            client.event_log.switch(settings.transport.qlog_dir)
             if settings.command is not None:
                 return await _run_command(client, settings, settings.command)
             return await _serve(client, settings, events)
@@ -254,7 +258,8 @@ async def _serve(client: Client, settings: ClientSettings, events: Events) -> in
     """Serve until stopped or refused."""
     await _listen(client, settings)
     status = StatusServer(
-        socket_path(settings.runtime_dir, settings.instance), {"status": lambda request: client.status()}
+        socket_path(settings.runtime_dir, settings.instance),
+        {"status": lambda request: client.status(), "qlog": client.event_log.answer},
     )
     await status.start()
     stop = asyncio.Event()

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from .egress.limits import Account, ClientLimits, ClientQuota, Use
 from .enrolment import Registry
+from .event_log import EventLog, shown
 from .families import to_listen
 from .flows import FlowTable
 from .identity import RotatingSecret, ServerCredentials, load_secret, needs_pin, server_credentials
@@ -111,6 +112,7 @@ class Concentrator:
         self._draining = False
         self._checked = registry.generation
         """The state of the list of clients that the sessions were last compared with."""
+        self.event_log = EventLog(endpoint, events)
         self.started = time.time()
 
     @property
@@ -119,9 +121,10 @@ class Concentrator:
         return tuple(client for client in self._tunnels if client.name)
 
     def start(self) -> None:
-        """Accept from now on. Raises LocalError when the certificate cannot be used."""
+        """Accept from now on. Raises LocalError when the certificate cannot be used, or the folder for qlog."""
         limits = self._settings.limits
         transport = self._settings.transport
+        self.event_log.switch(transport.qlog_dir, quiet=self._accounts is not None)
         # Our own protocol first: ALPN is the server's choice (RFC 7301 §3.2).
         alpn = (ALPN_QUICSOCKS, ALPN_QT) if self._settings.allow_qt else (ALPN_QUICSOCKS,)
         config = ListenConfig(
@@ -321,6 +324,7 @@ class Concentrator:
             "flows_opened": self.flows.opened,
             "clients": [self._client_status(client) for client in self.clients],
             "endpoint": self._endpoint.statistics(),
+            "qlog": shown(self.event_log.folder),
         }
 
     @staticmethod
@@ -413,6 +417,7 @@ def _handlers(concentrator: Concentrator) -> Mapping[str, Any]:
     return {
         "status": lambda request: concentrator.status(),
         "clients-changed": lambda request: {"ended": concentrator.check_clients()},
+        "qlog": concentrator.event_log.answer,
     }
 
 

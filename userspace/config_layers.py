@@ -32,6 +32,8 @@ from .state import StateError, read_private
 
 PREFIX = "QUICSOCKS_"
 CONFIG_VARIABLE = "QUICSOCKS_CONFIG"
+_USUAL_VARIABLES = {"keylog": "SSLKEYLOGFILE", "qlog_dir": "QLOGDIR"}
+"""What other programs with TLS and QUIC read, by our key: browsers, and those that follow qlog's draft (§11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,8 @@ class Resolver:
         layer: Layer = {}
         if setting.variable in self._environ:
             layer[setting.key] = Entry(self._environ[setting.variable], f"${setting.variable}")
-        elif setting.key == "keylog" and self._environ.get("SSLKEYLOGFILE"):
-            layer[setting.key] = Entry(self._environ["SSLKEYLOGFILE"], "$SSLKEYLOGFILE")
+        elif (usual := _USUAL_VARIABLES.get(setting.key)) is not None and self._environ.get(usual):
+            layer[setting.key] = Entry(self._environ[usual], f"${usual}")
         if setting.is_secret and f"{setting.variable}_FILE" in self._environ:
             name = f"{setting.variable}_FILE"
             layer[f"{setting.key}_file"] = Entry(self._environ[name], f"${name}")

@@ -143,6 +143,15 @@ COMMON_SETTINGS: tuple[Setting, ...] = (
         hidden=True,
         metavar="FILE",
     ),
+    Setting(
+        "qlog_dir",
+        C,
+        Kind.PATH,
+        "folder in which connections log their events (also QLOGDIR); see `quicsocks qlog`",
+        "transport.qlog_dir",
+        hidden=True,
+        metavar="DIR",
+    ),
 )
 
 CLIENT_SETTINGS: tuple[Setting, ...] = (

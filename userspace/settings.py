@@ -61,12 +61,14 @@ class TransportSettings:
     """What both ends of the QUIC connection can choose.
 
     keylog: file for TLS secrets in NSS format (SSLKEYLOGFILE); whoever reads it can read the traffic.
+    qlog_dir: folder in which each connection logs its events; None for none.
     """
 
     engine: str = "native"
     congestion: str = "auto"
     crypto_profile: str = "default"
     keylog: Path | None = None
+    qlog_dir: Path | None = None
     event_loop: str = "uvloop"
 
     @property

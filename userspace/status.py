@@ -183,7 +183,7 @@ def render(answer: Mapping[str, Any], now: float) -> str:
 
     Keys shown: role, name, connected (bool), connected_to, since (Unix time), reason, rtt (seconds), flows, bytes_in,
     bytes_out, packets_sent, packets_lost, congestion, congestion_window, pacing_rate (octets/s), path_mtu, listeners
-    (list), alpn, lane, engine, draining, clients (a list of dicts with name, address, flows, rtt,
+    (list), alpn, lane, engine, qlog (a folder), draining, clients (a list of dicts with name, address, flows, rtt,
     bytes_in, bytes_out), workers (a list of dicts with number, process, clients, forwarded, restarts). All may be
     absent; the others are for --json.
     """
@@ -213,6 +213,8 @@ def render(answer: Mapping[str, Any], now: float) -> str:
     rest = [f"{key} {answer[key]}" for key in ("alpn", "lane", "engine") if answer.get(key)]
     if rest:
         lines.append("  " + ", ".join(rest))
+    if answer.get("qlog"):
+        lines.append(f"  logging what happens in connections to {answer['qlog']} (stop: quicsocks qlog off)")
     if answer.get("draining"):
         lines.append("  shutting down: no new flow is taken")
     return "\n".join(lines)

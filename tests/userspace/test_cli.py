@@ -47,6 +47,7 @@ class Machine:
                 "STATE_DIRECTORY",
                 "RUNTIME_DIRECTORY",
                 "SSLKEYLOGFILE",
+                "QLOGDIR",
             ):
                 monkeypatch.delenv(name)
         (path / "run").mkdir(mode=0o700)

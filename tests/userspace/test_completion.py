@@ -32,6 +32,7 @@ def test_every_command_is_in_every_script(shell: str) -> None:
         "check",
         "env",
         "status",
+        "qlog",
         "demo",
         "version",
         "completion",

@@ -179,6 +179,11 @@ def test_keylog_from_the_usual_variable(ready: Home) -> None:
     assert ready.client(SSLKEYLOGFILE="/k", QUICSOCKS_KEYLOG="/q").transport.keylog == Path("/q")
 
 
+def test_the_folder_for_qlog_from_the_usual_variable(ready: Home) -> None:
+    assert ready.client(QLOGDIR="/k").transport.qlog_dir == Path("/k")
+    assert ready.concentrator(QLOGDIR="/k", QUICSOCKS_QLOG_DIR="/q").transport.qlog_dir == Path("/q")
+
+
 def test_without_a_home_the_state_folder_must_be_named(home: Home) -> None:
     home.environ = {}
     assert home.complaints(home.concentrator) == [

@@ -16,7 +16,7 @@ from ..config import Options
 from ..config_schema import COMMON_SETTINGS, Kind, Scope, Setting
 
 COMMANDS = (
-    "concentrator", "run", "link", "client", "check", "env", "status", "demo", "version", "completion",
+    "concentrator", "run", "link", "client", "check", "env", "status", "qlog", "demo", "version", "completion",
 )  # fmt: skip
 _MODULES = {"link": "links", "client": "clients"}
 FOLDERS = ("state", "runtime")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..identity import RotatingSecret, ServerCredentials
@@ -46,11 +47,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """command: ``status``, ``clients-changed``, ``reload`` with the new settings, or ``drain``, which has no answer."""
+    """command: ``status``, ``clients-changed``, ``reload`` with the new settings, ``qlog`` with a folder or none, or
+    ``drain``, which has no answer."""
 
     number: int
     command: str
     settings: ConcentratorSettings | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..backoff import Backoff
@@ -99,11 +100,11 @@ class WorkerHandle:
         if not self.ready.done():
             self.ready.cancel()
 
-    async def ask(self, command: str, settings: ConcentratorSettings | None = None) -> Any:
+    async def ask(self, command: str, settings: ConcentratorSettings | None = None, folder: Path | None = None) -> Any:
         """What it answers. Raises WorkerGone."""
         if self._channel is None:
             raise WorkerGone
-        request = Request(next(self._numbers), command, settings)
+        request = Request(next(self._numbers), command, settings, folder)
         future = self._asked[request.number] = self._loop.create_future()
         self._channel.send(request)
         try:

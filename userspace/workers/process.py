@@ -115,9 +115,12 @@ def _answer(request: Request, concentrator: Concentrator, clients: RemoteClients
     if request.command == "clients-changed":
         clients.changed()
         return concentrator.check_clients()
-    assert request.settings is not None
     try:
-        concentrator.reload(request.settings)
+        if request.command == "qlog":
+            concentrator.event_log.switch(request.folder, quiet=True)
+        else:
+            assert request.settings is not None
+            concentrator.reload(request.settings)
     except (StateError, LocalError, ValueError) as error:
         return str(error)
     return ""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..concentrator import DRAIN_CLOSE, WATCH_INTERVAL, hand_out_first_link, keep_alive, shown_public, warn_of_keylog
 from ..enrolment import Registry
+from ..event_log import requested_folder, say_switched, shown
 from ..families import to_listen
 from ..identity import RotatingSecret, ServerCredentials, load_secret, server_credentials
 from ..log import Events
@@ -64,6 +67,7 @@ class Supervisor:
         self._events = events
         self._reloading = asyncio.Lock()
         self._draining = False
+        self._qlog_dir = settings.transport.qlog_dir
         self._started = time.time()
         self._workers = [
             WorkerHandle(
@@ -93,10 +97,11 @@ class Supervisor:
 
     def _assign(self, number: int, questions: int) -> Assignment:
         share = self._group.share(number)
+        transport = dataclasses.replace(self._part.transport, qlog_dir=self._qlog_dir)
         return Assignment(
             number=number,
             workers=share.workers,
-            settings=self._part,
+            settings=dataclasses.replace(self._part, transport=transport),
             credentials=self._credentials,
             secret=self._secret,
             steered=share.steered,
@@ -171,14 +176,27 @@ class Supervisor:
             "engine": settings.transport.engine,
             "draining": self._draining,
             "steered": self._group.steered,
+            "qlog": shown(self._qlog_dir),
             **combined(sorted(answers.items())),
             "workers": [_worker_status(worker, answers.get(worker.number)) for worker in self._workers],
         }
 
-    async def _ask_all(self, command: str, settings: ConcentratorSettings | None = None) -> list[tuple[int, Any]]:
+    async def switch_log(self, folder: Path | None) -> None:
+        """Let all workers log their connections' events there, also those that start later; None: no more. Raises
+        StateError when they cannot."""
+        failures = {failure for _, failure in await self._ask_all("qlog", folder=folder) if failure}
+        if failures:
+            raise StateError("; ".join(sorted(failures)))
+        if folder != self._qlog_dir:
+            say_switched(folder, self._events)
+        self._qlog_dir = folder
+
+    async def _ask_all(
+        self, command: str, settings: ConcentratorSettings | None = None, folder: Path | None = None
+    ) -> list[tuple[int, Any]]:
         """The answers of those that answer, with their numbers."""
         answers = await asyncio.gather(
-            *(worker.ask(command, settings) for worker in self._workers), return_exceptions=True
+            *(worker.ask(command, settings, folder) for worker in self._workers), return_exceptions=True
         )
         for given in answers:
             if isinstance(given, BaseException) and not isinstance(given, WorkerGone):
@@ -213,6 +231,8 @@ async def supervise(settings: ConcentratorSettings, folder: StateFolder, events:
     credentials = server_credentials(folder, settings.certificate_file, settings.key_file)
     registry = Registry(folder)
     warn_of_keylog(settings, events)
+    if settings.transport.qlog_dir is not None:
+        say_switched(settings.transport.qlog_dir, events)
     group = Group(to_listen(settings.listen), settings.workers)
     ledger = Ledger(settings.workers)
     if not group.steered:
@@ -264,7 +284,12 @@ def _handlers(supervisor: Supervisor) -> Mapping[str, Any]:
     async def status(_request: dict[str, Any]) -> dict[str, Any]:
         return await supervisor.status()
 
-    return {"status": status, "clients-changed": clients_changed}
+    async def qlog(request: dict[str, Any]) -> dict[str, Any]:
+        folder = requested_folder(request)
+        await supervisor.switch_log(folder)
+        return {"qlog": shown(folder)}
+
+    return {"status": status, "clients-changed": clients_changed, "qlog": qlog}
 
 
 def _on_stop(stop: asyncio.Event) -> None:
