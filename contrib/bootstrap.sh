@@ -53,6 +53,7 @@ if [ "$what" = test ]; then
     want wget wget
     want chromium chromium
     want tcpdump tcpdump
+    want tshark tshark
     want systemd systemd-analyze
     want ngtcp2-client gtlsclient
     want ngtcp2-server gtlsserver
