@@ -37,6 +37,9 @@ _ENDS = {
 }
 
 
+NOTHING_IN_COMMON = 0x128
+"""QUIC's code for TLS's alert handshake_failure (RFC 9001 §4.8, RFC 8446 §6.2): no cipher suite, group or signature
+algorithm that both ends allow."""
 _WITH_REASON = (End.UNTRUSTED, End.ALPN_MISMATCH, End.UNREACHABLE, End.TIMED_OUT)
 
 
@@ -56,6 +59,10 @@ def explain(ended: Ended) -> Refusal:
                 return Refusal(text, final=failure is not AuthFailure.TIMED_OUT)
         if ended.code == CloseCode.GOING_AWAY:
             return Refusal("the concentrator is shutting down", final=False)
+    if ended.end is End.TLS_FAILED and ended.code == NOTHING_IN_COMMON:
+        why = ended.reason.rstrip(".") or "handshake failure"
+        text = f"no algorithms in common ({why}); give both ends the same --crypto-profile, and update both"
+        return Refusal(text, final=False)
     text = _ENDS.get(ended.end, str(ended))
     if ended.reason and ended.end in _WITH_REASON:
         if ended.reason.startswith(CANNOT_RESOLVE):

@@ -20,8 +20,8 @@ ADAPTERS = {
     "udp_default.py",
     "workers.py",
 }
-CONFIGURATION = {"tls_profile.py"}
-"""Reads certificates and opens key logs, when asked by the user and not by a packet."""
+CONFIGURATION = {"tls_profile.py", "qlog_files.py"}
+"""Read certificates, open key logs and logs of events, when asked by the user and not by a packet."""
 FORBIDDEN = {"asyncio", "os", "random", "select", "selectors", "socket", "ssl", "threading", "time", "uvloop"}
 FILES = sorted(ROOM.rglob("*.py"))
 
