@@ -84,6 +84,7 @@ class Client:
             limits=Limits(keepalive=KEEPALIVE, congestion=transport.controller),
             crypto_profile=transport.crypto_profile,
             keylog=transport.keylog,
+            spin_bit=transport.spin_bit,
         )
         self.uplink = Uplink(
             UplinkConfig(link, dial, identity, settings.limits.wait_for_tunnel, settings.once),

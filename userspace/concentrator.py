@@ -140,6 +140,7 @@ class Concentrator:
             ),
             crypto_profile=transport.crypto_profile,
             keylog=transport.keylog,
+            spin_bit=transport.spin_bit,
             max_half_open=limits.half_open,
             max_half_open_per_prefix=limits.half_open_per_prefix,
             retry_above=limits.retry_above,

@@ -152,6 +152,14 @@ COMMON_SETTINGS: tuple[Setting, ...] = (
         hidden=True,
         metavar="DIR",
     ),
+    Setting(
+        "spin_bit",
+        C,
+        Kind.FLAG,
+        "let networks on the way measure the round-trip time, on 15 of 16 connections",
+        "transport.spin_bit",
+        hidden=True,
+    ),
 )
 
 CLIENT_SETTINGS: tuple[Setting, ...] = (

@@ -62,6 +62,7 @@ class TransportSettings:
 
     keylog: file for TLS secrets in NSS format (SSLKEYLOGFILE); whoever reads it can read the traffic.
     qlog_dir: folder in which each connection logs its events; None for none.
+    spin_bit: let observers on the way measure the round-trip time (RFC 9000 §17.4).
     """
 
     engine: str = "native"
@@ -69,6 +70,7 @@ class TransportSettings:
     crypto_profile: str = "default"
     keylog: Path | None = None
     qlog_dir: Path | None = None
+    spin_bit: bool = False
     event_loop: str = "uvloop"
 
     @property

@@ -25,7 +25,7 @@ from .types import Address, Limits
 class Beginning:
     """original_cid, retry_cid: on a server, as ``QuicConnection`` has them. new_cid, reset_token, random_bytes: the
     owner's. verify_peer: what a client asks of the server's certificate. resumption: of the role. preferred_address: as
-    ``ListenConfig``'s."""
+    ``ListenConfig``'s. spin_bit: see ``types.DialConfig``."""
 
     owner: SessionOwner
     configuration: QuicConfiguration
@@ -42,6 +42,7 @@ class Beginning:
     retry_cid: bytes | None = None
     resumption: ClientResumption | ServerResumption | None = None
     preferred_address: tuple[Address, ...] = ()
+    spin_bit: bool = False
 
     @property
     def is_client(self) -> bool:
@@ -110,6 +111,7 @@ def _native(beginning: Beginning) -> NativeSession:
         preferred_cid=preferred_cid,
         route=beginning.route,
         now=beginning.now,
+        spin_bit=beginning.spin_bit,
     )
     session = NativeSession(
         handshaker,

@@ -165,6 +165,7 @@ class Hub:
                 random_bytes=self._random_bytes,
                 verify_peer=verifier(config.trust),
                 resumption=resumption,
+                spin_bit=config.spin_bit,
             )
         )
         session.set_handler(handler)
@@ -469,6 +470,7 @@ class Hub:
                 retry_cid=retry_cid,
                 resumption=ServerResumption(listening.tickets) if listening.tickets is not None else None,
                 preferred_address=config.preferred_address,
+                spin_bit=config.spin_bit,
             )
         )
         entry.session = session

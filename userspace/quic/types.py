@@ -358,6 +358,8 @@ class DialConfig:
     server may change over without another round trip (RFC 9368 §2.3)."""
     tickets: ClientTickets | None = None
     early_data: bool = False
+    spin_bit: bool = False
+    """Let observers on the path measure its RTT (RFC 9000 §17.4), on 15 of 16 paths. Native engine; aioquic always does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +412,8 @@ class ListenConfig:
     preferred_address: tuple[Address, ...] = ()
     """Where clients should go once the handshake is confirmed (RFC 9000 §9.6), at most one address of each IP version; the
     endpoint must have them. Native engine only."""
+    spin_bit: bool = False
+    """As ``DialConfig.spin_bit``."""
 
 
 class Endpoint(Protocol):

@@ -181,7 +181,7 @@ class Handshaker(QuicConnection):
     @property
     def original_cid(self) -> bytes:
         """The Destination Connection ID of the client's first Initial: how both ends name the connection in logs."""
-        return self._original_destination_connection_id
+        return self.original_destination_connection_id
 
     @property
     def peer_cid(self) -> bytes:

@@ -470,6 +470,11 @@ cdef class Connection(ZeroRtt):
         return self.path.validated
 
     @property
+    def spins(self):
+        """Whether the path in use shows its RTT (RFC 9000 §17.4)."""
+        return self.path.spins
+
+    @property
     def last_heard(self):
         """When the last authentic packet came, s."""
         return self.heard_at

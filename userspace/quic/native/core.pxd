@@ -64,6 +64,8 @@ cdef class Core(Owner):
     cdef object waker                   # called when there is something to send or to tell, once until it is seen to
     cdef bint awake
     cdef uint64_t _chance[2]            # of a generator for what need not be secret
+    cdef bint spin_bit                  # may show the RTT to observers (RFC 9000 §17.4)
+    cdef uint64_t spin_seed             # on which paths it does, and what else is in it
 
     # Keys (RFC 9001).
     cdef PacketKey send_key

@@ -22,6 +22,7 @@ class Core(Owner):
         route: Route,
         now: float,
         preferred_cid: bytes = b"",
+        spin_bit: bool = False,
     ) -> None: ...
     @property
     def ended(self) -> Ended | None: ...

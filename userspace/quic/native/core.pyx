@@ -44,11 +44,12 @@ cdef class Core(Owner):
     """limits: types.Limits. random_bytes(n): unpredictable octets. new_cid(): another connection ID of ours.
     reset_token(cid): its stateless reset token. own_cid: the one of the handshake. route: the adapter's name for the
     first path. waker(): called when there is something to send or to tell. now: s, on the clock of all calls.
-    preferred_cid: of a server's preferred address, which comes before all others (RFC 9000 §5.1.1); empty: it has none."""
+    preferred_cid: of a server's preferred address, which comes before all others (RFC 9000 §5.1.1); empty: it has none.
+    spin_bit: let observers measure the RTT (RFC 9000 §17.4), on 15 of 16 paths."""
 
     def __init__(
         self, *, bint is_client, limits, random_bytes, new_cid, reset_token, waker, bytes own_cid, route, double now,
-        bytes preferred_cid=b""
+        bytes preferred_cid=b"", bint spin_bit=False
     ):
         cdef int kind
         cdef bytes seed = random_bytes(16)
@@ -59,6 +60,8 @@ cdef class Core(Owner):
         self.waker = waker
         for kind in range(2):
             self._chance[kind] = int.from_bytes(seed[8 * kind:8 * kind + 8], "little") | 1
+        self.spin_bit = spin_bit
+        self.spin_seed = self._chance[0] ^ self._chance[1] << 1
         self.version = 1
         self.early_until = NEVER
         self.one_rtt_from = <uint64_t>0xffffffffffffffff

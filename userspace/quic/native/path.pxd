@@ -60,6 +60,11 @@ cdef class Path:
     cdef uint8_t heard_cid[20]
     cdef Path former                    # the one on which the peer used that before: this one is a NAT's doing
 
+    # The latency spin bit (RFC 9000 §17.4).
+    cdef readonly bint spins            # whether it shows the RTT; else it is a random one for each of the peer's IDs
+    cdef bint spin                      # its value in packets sent
+    cdef uint64_t spin_cid              # sequence number of the ID for which it was set
+
     # Size of datagrams (RFC 8899).
     cdef readonly uint32_t mtu          # octets of UDP payload that are known to pass
     cdef uint32_t mtu_limit             # never more

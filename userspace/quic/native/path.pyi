@@ -11,3 +11,4 @@ class Path:
     received: int
     sent: int
     mtu: int
+    spins: bool

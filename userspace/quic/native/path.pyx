@@ -36,6 +36,7 @@ cdef Path make_path(object route, uint32_t id, str congestion, uint32_t mtu_limi
     path.controller = make_controller(congestion, path.rtt, SMALLEST_DATAGRAM, now)
     path.pacer = Pacer()
     path.challenge_again_at = path.give_up_at = NEVER
+    path.spin_cid = <uint64_t>0xffffffffffffffff
     return path
 
 

@@ -114,6 +114,8 @@ cdef class Receiving(Recovery):
             path.received += size
             if not path.challenged:
                 self.validate(path, now)    # It was given up, and lives after all.
+        if path.spins and newest:
+            path.spin = (first & 0x20 != 0) != self.is_client   # RFC 9000 §17.4: the client turns it, the server does not.
         if self.qlog is not None:
             self.qlog.packet(
                 False, first, number, data + at + octets, <size_t>opened, size, self.peer_ack_exponent, path.id, False, now

@@ -116,7 +116,9 @@ cdef uint8_t* _header(Sending self, uint8_t* out, Path path, int* octets) noexce
     if self.sending_early:
         octets[0] = count
         return _long_header(self, out, path, count)
-    out[0] = <uint8_t>(0x40 | (4 if self.key_phase else 0) | (count - 1))
+    if path.spin_cid != path.cid_sequence:
+        _set_spin(self, path)
+    out[0] = <uint8_t>(0x40 | (0x20 if path.spin else 0) | (4 if self.key_phase else 0) | (count - 1))
     memcpy(out + 1, path.cid, path.cid_length)
     octets[0] = count
     return out + 1 + path.cid_length
@@ -135,6 +137,21 @@ cdef uint8_t* _long_header(Sending self, uint8_t* out, Path path, int octets) no
     out[0] = <uint8_t>len(own)
     memcpy(out + 1, <const char*>own, len(own))
     return out + 1 + len(own) + 2
+
+
+cdef void _set_spin(Sending self, Path path) noexcept:
+    # RFC 9000 §17.4: it begins at 0 with each connection ID. One path in 16 never shows anything, so that those who have
+    # it off are not alone; a bit that shows nothing is random, and another for each ID.
+    path.spin_cid = path.cid_sequence
+    path.spins = self.spin_bit and _mixed(self.spin_seed + path.id) & 15 != 0
+    path.spin = not path.spins and _mixed(~self.spin_seed + path.cid_sequence) & 1
+
+
+cdef uint64_t _mixed(uint64_t x) noexcept:
+    # splitmix64's finalizer: every bit of the result depends on all of x.
+    x = (x ^ x >> 30) * <uint64_t>0xbf58476d1ce4e5b9
+    x = (x ^ x >> 27) * <uint64_t>0x94d049bb133111eb
+    return x ^ x >> 31
 
 
 cdef Py_ssize_t _seal(
