@@ -7,6 +7,7 @@ readiness, the control socket, and with ``-- CMD`` the command it was started fo
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
@@ -170,6 +171,7 @@ class Client:
             "reconnections": uplink.reconnections,
             "login_required": self._settings.login is not None,
             "qlog": shown(self.event_log.folder),
+            "endpoint": self._endpoint.statistics(),
         }
         if current is None:
             told["reason"] = uplink.last_problem or "connecting"
@@ -190,6 +192,8 @@ class Client:
             "pacing_rate": statistics.pacing_rate,
             "path_mtu": statistics.path_mtu,
             "ecn": statistics.ecn,
+            "ecn_state": statistics.ecn_state,
+            "tunnel": dataclasses.asdict(current.tunnel.counters),
         }
         return told
 

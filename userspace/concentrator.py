@@ -8,9 +8,11 @@ them all; ``run_concentrator`` adds what makes it a process: signals, readiness,
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -110,6 +112,8 @@ class Concentrator:
         self._timers: dict[ServedClient, TunnelTimer] = {}
         self._quotas: dict[str, ClientQuota] = {}
         self._draining = False
+        self._counted: Counter[str] = Counter()
+        """By tunnels that are over."""
         self._checked = registry.generation
         """The state of the list of clients that the sessions were last compared with."""
         self.event_log = EventLog(endpoint, events)
@@ -214,7 +218,9 @@ class Concentrator:
                 tunnel.close(CloseCode.LIMIT_EXCEEDED, "too many connections of this client; this was the oldest")
 
     def client_gone(self, client: ServedClient, ended: Ended) -> None:
-        self._tunnels.pop(client, None)
+        tunnel = self._tunnels.pop(client, None)
+        if tunnel is not None:
+            self._counted.update(dataclasses.asdict(tunnel.counters))
         timer = self._timers.pop(client, None)
         if timer is not None:
             timer.stop()
@@ -325,18 +331,33 @@ class Concentrator:
             "flows_opened": self.flows.opened,
             "clients": [self._client_status(client) for client in self.clients],
             "endpoint": self._endpoint.statistics(),
+            "tunnel": dict(self._tunnel_counters()),
             "qlog": shown(self.event_log.folder),
         }
+
+    def _tunnel_counters(self) -> Counter[str]:
+        """Of all sessions, those that are over too."""
+        counted = Counter(self._counted)
+        for tunnel in self._tunnels.values():
+            counted.update(dataclasses.asdict(tunnel.counters))
+        return counted
 
     @staticmethod
     def _client_status(client: ServedClient) -> dict[str, Any]:
         host, port = client.session.peer_address
+        statistics = client.session.statistics()
         return {
             "name": client.name,
             "address": shown_address(host, port),
             "since": client.since,
             "flows": client.open_flows,
-            "rtt": client.session.statistics().smoothed_rtt,
+            "rtt": statistics.smoothed_rtt,
+            "packets_sent": statistics.packets_sent,
+            "packets_lost": statistics.packets_lost,
+            "congestion": statistics.congestion,
+            "congestion_window": statistics.congestion_window,
+            "pacing_rate": statistics.pacing_rate,
+            "path_mtu": statistics.path_mtu,
             "alpn": client.session.alpn,
             "bytes_in": client.bytes_received,
             "bytes_out": client.bytes_sent,

@@ -28,8 +28,8 @@ from .state import StateError, private_folder, reason
 
 MAX_REQUEST = 4096
 """Bytes of a request: a command and a name."""
-MAX_ANSWER = 1 << 20
-"""Bytes of an answer: a status with thousands of clients."""
+MAX_ANSWER = 4 << 20
+"""Bytes of an answer: a status with thousands of clients, some hundred each."""
 MAX_PEERS = 16
 """Connections at once; they are a user's own commands and a health check."""
 EXCHANGE_TIMEOUT = 5.0
@@ -181,11 +181,11 @@ def instances(runtime_dir: Path) -> list[str]:
 def render(answer: Mapping[str, Any], now: float) -> str:
     """A status answer as a few lines for a person. now: Unix time.
 
-    Keys shown: role, name, connected (bool), connected_to, since (Unix time), reason, rtt (seconds), flows, bytes_in,
-    bytes_out, packets_sent, packets_lost, congestion, congestion_window, pacing_rate (octets/s), path_mtu, listeners
-    (list), alpn, lane, engine, qlog (a folder), draining, clients (a list of dicts with name, address, flows, rtt,
-    bytes_in, bytes_out), workers (a list of dicts with number, process, clients, forwarded, restarts). All may be
-    absent; the others are for --json.
+    Keys shown: role, name, connected (bool), connected_to, since (Unix time), reason, rtt (seconds), flows,
+    bytes_in, bytes_out, packets_sent, packets_lost, congestion, congestion_window, pacing_rate (octets/s),
+    path_mtu, listeners (list), alpn, lane, engine, qlog (a folder), draining, clients (a list of dicts with name,
+    address, flows, rtt, bytes_in, bytes_out, and as above from packets_sent to path_mtu), workers (a list of dicts
+    with number, process, clients, forwarded, restarts). All may be absent; the others are for --json.
     """
     lines = [_headline(answer, now)]
     details = []
@@ -263,6 +263,7 @@ def _client_line(client: object) -> str:
         rest.append(f"{client['rtt'] * 1000:.1f} ms")
     if "bytes_in" in client and "bytes_out" in client:
         rest.append(f"{size(client['bytes_in'])} in, {size(client['bytes_out'])} out")
+    rest += _path_details(client)
     return f"  client {client.get('name', '?')}: {', '.join(rest)}"
 
 

@@ -328,13 +328,16 @@ def test_render_a_client() -> None:
     answer = {
         "role": "client", "name": "home", "connected": True, "connected_to": "gw.example.com:4433", "since": 1000.0,
         "rtt": 0.01234, "flows": 1, "bytes_in": 12_345_678, "bytes_out": 999, "listeners": ["127.0.0.1:1080"],
-        "alpn": "quicsocks/1", "lane": "stream", "engine": "aioquic", "pid": 3,
+        "packets_sent": 1000, "packets_lost": 5, "congestion": "bbr", "congestion_window": 123_456, "pacing_rate": 2.5e6,
+        "path_mtu": 1452, "qlog": "/home/me/qlog", "alpn": "quicsocks/1", "lane": "stream", "engine": "aioquic", "pid": 3,
     }  # fmt: skip
     assert render(answer, 1000 + 3 * 3600 + 125) == (
         "client home: connected to gw.example.com:4433 for 3 h 2 min\n"
         "  round trip 12.3 ms, 1 flow open, 12.3 MB in, 999 B out\n"
+        "  window 123.5 kB (bbr), pacing 2.5 MB/s, 0.5 % of packets lost, packets up to 1452 bytes\n"
         "  listening on 127.0.0.1:1080\n"
-        "  alpn quicsocks/1, lane stream, engine aioquic"
+        "  alpn quicsocks/1, lane stream, engine aioquic\n"
+        "  logging what happens in connections to /home/me/qlog (stop: quicsocks qlog off)"
     )
 
 
@@ -345,10 +348,13 @@ def test_render_a_client_without_connection() -> None:
 
 def test_render_a_concentrator() -> None:
     clients = [{"name": "laptop", "address": "192.0.2.1:5", "flows": 2, "rtt": 0.02, "bytes_in": 5, "bytes_out": 6e12}]
+    clients.append({"name": "phone", "rtt": 0.2, "packets_sent": 300, "packets_lost": 3, "congestion_window": 15_000,
+                    "path_mtu": 1280})  # fmt: skip
     answer = {"role": "concentrator", "name": "concentrator", "since": 0, "clients": clients, "draining": True}
     assert render(answer, 100_000) == (
         "concentrator: running for 1 d 3 h\n"
         "  client laptop: from 192.0.2.1:5, 2 flows, 20.0 ms, 5 B in, 6.0 TB out\n"
+        "  client phone: 200.0 ms, window 15.0 kB, 1 % of packets lost, packets up to 1280 bytes\n"
         "  shutting down: no new flow is taken"
     )
 

@@ -189,18 +189,21 @@ def test_eight_clients_from_enrolment_to_drain(tmp_path: Path) -> None:
         assert len({worker["process"] for worker in status["workers"]} | {made.process.pid}) == 4
         assert sum(worker["clients"] for worker in status["workers"]) == len(status["clients"]) == CLIENTS
         assert status["flows"] == status["endpoint"]["accepted"] == CLIENTS
+        # What the connections of all workers have counted.
+        assert status["endpoint"]["streams_accepted"] >= 2 * CLIENTS
+        assert status["tunnel"]["flows"] == CLIENTS
         assert status["listeners"] == [f"127.0.0.1:{made.port}"]
         if status["steered"]:
             assert status["endpoint"]["forwarded"] == 0
         # Whoever is revoked goes, and at once, wherever they are.
         for number in range(CLIENTS - 1):
             made.registry.revoke(f"client-{number}", 1.0)
-        # On a slow machine, the look that the supervisor takes twice a second has found the first of them already.
-        assert (await made.ask("clients-changed"))["ended"] <= CLIENTS - 1
+        # How many that ends is not to be told: the supervisor may have looked at the list by itself, half-way.
+        assert "ended" in await made.ask("clients-changed")
         await wait_until(lambda: [client.count("refused") for client in made.clients] == [1] * (CLIENTS - 1) + [0])
         assert [one["name"] for one in (await made.status())["clients"]] == [f"client-{CLIENTS - 1}"]
         assert await made.stop() == 0
-        assert "shutting down" in made.clients[-1].notes[-1][1]
+        assert any("shutting down" in line for _, line in made.clients[-1].notes)
         assert not any(is_alive(worker["process"]) for worker in status["workers"])
         del flows
 

@@ -89,6 +89,8 @@ def test_bytes_and_half_closes_pass_in_both_directions(tmp_path: Path, engine: s
         assert made.flows.bytes_sent == made.concentrator.flows.bytes_received == len(b"request")
         (told,) = made.concentrator.status()["clients"]
         assert (told["flows"], told["bytes_in"], told["bytes_out"]) == (0, 7, 60_000)
+        assert (told["packets_sent"] > 0) is (engine != "memory")
+        assert made.concentrator.status()["tunnel"]["flows"] == 1
         app.close()
 
     in_world(tmp_path, script, engine=engine)

@@ -133,6 +133,8 @@ class Hub:
         self._raw: list[tuple[bytes, Route]] = []
         self._flushing = False
         self._counters: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()
+        """By sessions that are over."""
 
     # What the room above calls, through the adapter.
 
@@ -221,7 +223,11 @@ class Hub:
         self._keylogs.close()
 
     def statistics(self) -> dict[str, int]:
+        counted = Counter(self._counted)
+        for entry in self._entries:
+            counted.update(entry.joined.counters())
         return {
+            **counted,
             **self._counters,
             "half_open": self._admission.half_open,
             "sessions": sum(1 for entry in self._entries if entry.joined.ended is None),
@@ -575,10 +581,11 @@ class Hub:
 
     def _drop(self, entry: _Entry) -> None:
         self._end_half_open(entry)
-        self._entries.pop(entry, None)
+        if entry in self._entries:
+            del self._entries[entry]
+            self._counted.update(entry.joined.counters())
+            entry.joined.log_to(None, entry.joined.now)
         self._dirty.pop(entry, None)
-        if entry.session is not None:
-            entry.session.log_to(None, entry.session.now)
         entry.timer_at = None
         for cid in entry.cids:
             self._forget_cid(cid)

@@ -114,12 +114,19 @@ class NativeSession(BaseSession):
             pacing_rate=counted["pacing_rate"],
             path_mtu=counted["mtu"],
             ecn=counted["ecn"],
+            ecn_state=counted["ecn_state"],
         )
 
     def migrate(self, local: Address) -> bool:
         if self._ended is not None or not self._established or not self._is_client:
             return False
         return self.connection.migrate(self._owner.route_from(local, self._route.remote), False)
+
+    def counters(self) -> dict[str, int]:
+        counted = self.connection.counted()
+        counted["packets_received"] += self._handshake_received[0]
+        counted["bytes_received"] += self._handshake_received[1]
+        return counted
 
     def probe(self) -> None:
         if self._ended is None and self._established:

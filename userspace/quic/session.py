@@ -32,6 +32,13 @@ SUSPICION_PING = 1.0
 within about a second of its being up again."""
 
 
+COUNTED = (
+    "bytes_sent", "bytes_received", "packets_sent", "packets_received", "packets_lost", "datagrams_sent",
+    "datagrams_received", "datagrams_dropped",
+)  # fmt: skip
+"""Of ``SessionStatistics``, what adds up over sessions."""
+
+
 class Route(NamedTuple):
     """Where datagrams come from and go to; engines only compare them and their parts. socket: the adapter's number for its
     socket."""
@@ -150,6 +157,11 @@ class BaseSession(ABC):
 
     def migrate(self, local: Address) -> bool:
         return False
+
+    def counters(self) -> dict[str, int]:
+        """How often what has happened, by name. An engine that counts more says more."""
+        statistics = self.statistics()
+        return {name: getattr(statistics, name) for name in COUNTED}
 
     @abstractmethod
     def probe(self) -> None: ...

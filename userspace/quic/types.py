@@ -280,6 +280,8 @@ class SessionStatistics:
     """Largest UDP payload that is sent."""
     ecn: bool = False
     """Whether packets carry marks that arrive (RFC 9000 §13.4)."""
+    ecn_state: str = ""
+    """"testing", "capable" or "failed"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,7 +451,8 @@ class Endpoint(Protocol):
         no more. Raises LocalError when the folder cannot be had, or the engine cannot."""
 
     def statistics(self) -> dict[str, int]:
-        """Counters: datagrams in and out, dropped by reason, retries sent, half-open, sessions."""
+        """Counters: datagrams in and out, dropped by reason, retries sent, half-open, sessions; and what all sessions have
+        counted, those that are over too."""
 
     async def close(self) -> None:
         """Close every session (code 0) and the sockets."""

@@ -512,11 +512,19 @@ cdef class Connection(ZeroRtt):
         log, self.qlog = self.qlog, None
         return log
 
-    def statistics(self):
-        """Everything that is counted, by name; times in s, sizes in octets."""
-        path = self.path
+    def counted(self):
+        """How often what has happened, by name; sizes in octets."""
         return {
             **self.counters,
+            "streams_opened": self.opened[BIDI] + self.opened[UNI],
+            "streams_accepted": self.peer_opened[BIDI] + self.peer_opened[UNI],
+        }
+
+    def statistics(self):
+        """The same, and how things stand now; times in s, sizes in octets."""
+        path = self.path
+        return {
+            **self.counted(),
             "smoothed_rtt": path.rtt.smoothed,
             "minimum_rtt": path.rtt.minimum,
             "congestion_window": path.controller.window,
@@ -527,6 +535,7 @@ cdef class Connection(ZeroRtt):
             "ecn": path.marking == MARKING,
             "ack_threshold": self.ack_threshold,
             "ack_threshold_asked": self.threshold_asked,
+            "ecn_state": "capable" if path.marking == MARKING else "failed" if path.marking == NOT_MARKING else "testing",
             "streams_open": len(self.streams),
             "stream_bytes_sent": self.data_sent,
             "stream_bytes_received": self.stream_bytes_received,
