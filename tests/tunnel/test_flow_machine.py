@@ -106,8 +106,9 @@ class FlowMachine(RuleBasedStateMachine):
             connection.request.refuse(Cause.REFUSED)
         else:
             connection.request.reset()
-            if connection.server is not None:
-                connection.server.reset = True
+        if how != "accept" and connection.server is not None:
+            # Its own doing, of which the handler is not told.
+            connection.server.reset = True
 
     @rule(connection=flows)
     def attach(self, connection: Connection) -> None:
