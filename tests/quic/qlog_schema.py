@@ -110,6 +110,10 @@ FRAMES: dict[str, tuple[Fields, Fields]] = {
     "handshake_done": ({}, {}),
     "unknown": ({"frame_type_bytes": uint()}, {}),
     "datagram": ({}, {}),
+    # Extensions' frames have names of their own (the schema's $QuicFrame is open to them).
+    "ack_frequency": (dict.fromkeys(("sequence_number", "ack_eliciting_threshold", "requested_max_ack_delay",
+                                     "reordering_threshold"), uint()), {}),
+    "immediate_ack": ({}, {}),
 }  # fmt: skip
 
 

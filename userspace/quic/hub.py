@@ -21,8 +21,6 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
     pull_quic_header,
 )
 
@@ -36,10 +34,11 @@ from .errors import LocalError, PeerError
 from .preferred import check_preferred
 from .qlog_files import QlogFolder
 from .reset import TokenBucket, is_reset, reset_packet, reset_token
-from .resumption import ClientResumption, ServerResumption, ServerTickets
+from .resumption import ClientResumption, ServerResumption, ServerTickets, check_resumption
 from .retry import RetryTokens
 from .secrets import Secrets
 from .session import BaseSession, Route
+from .stateless import retry, version_negotiation
 from .tls_profile import KeyLogs, client_configuration, profile, server_configuration, verifier
 from .types import Address, DialConfig, ListenConfig, Session, SessionHandler
 
@@ -144,7 +143,7 @@ class Hub:
         configuration = client_configuration(config, self._keylogs)
         resumption = None
         if config.tickets is not None:
-            self._check_resumption()
+            check_resumption(self._engine)
             resumption = ClientResumption(
                 config.tickets,
                 (config.trust, config.alpn, config.crypto_profile),
@@ -364,24 +363,13 @@ class Hub:
 
     # Below.
 
-    def _check_resumption(self) -> None:
-        if self._engine != "native":
-            raise LocalError(f"session tickets need the native engine; this is {self._engine}")
-
     def _tickets_for(self, config: ListenConfig) -> ServerTickets | None:
         if config.resumption is None:
             return None
-        self._check_resumption()
+        check_resumption(self._engine)
         former = self._listening
-        if (
-            former is not None
-            and former.tickets is not None
-            and former.tickets.options == config.resumption
-            and former.config.certificate == config.certificate
-            and former.config.crypto_profile == config.crypto_profile
-        ):
+        if former is not None and former.tickets is not None and former.tickets.outlive(former.config, config):
             return former.tickets
-        # Of another key, too: a ticket stands for the key that it was given out under.
         return ServerTickets(config.resumption, self._random_bytes, self._wall_clock)
 
     def _forget_cid(self, cid: bytes) -> None:
@@ -506,30 +494,16 @@ class Hub:
 
     def _send_retry(self, header: QuicHeader, route: Route, listening: _Listening) -> None:
         """header: of the Initial."""
-        assert header.version is not None
-        retry_cid = self._cid_factory.new(self._by_cid)
-        token = listening.retry.issue(route.remote, header.destination_cid, retry_cid, self._wall_clock())
-        packet = encode_quic_retry(
-            version=header.version,
-            source_cid=retry_cid,
-            destination_cid=header.source_cid,
-            original_destination_cid=header.destination_cid,
-            retry_token=token,
-        )
+        cid = self._cid_factory.new(self._by_cid)
+        token = listening.retry.issue(route.remote, header.destination_cid, cid, self._wall_clock())
         self._counters["retries_sent"] += 1
-        self._raw.append((packet, route))
+        self._raw.append((retry(header, cid, token), route))
 
     def _negotiate_version(self, data: bytes, route: Route, versions: tuple[int, ...]) -> None:
-        """RFC 9000 §6.1, without state. Connection IDs of other versions may be up to 255 octets long."""
-        destination = data[6 : 6 + data[5]]
-        rest = data[6 + data[5] :]
-        source = rest[1 : 1 + rest[0]] if rest else b""
-        if data[1:5] == bytes(4) or len(destination) + len(source) > 510 or not rest:
+        packet = version_negotiation(data, versions)
+        if packet is None:
             self._counters["dropped_malformed"] += 1
             return
-        packet = encode_quic_version_negotiation(
-            source_cid=destination, destination_cid=source, supported_versions=list(versions)
-        )
         self._counters["version_negotiations_sent"] += 1
         self._raw.append((packet, route))
 

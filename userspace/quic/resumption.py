@@ -18,7 +18,7 @@ from cryptography import x509
 from .aioquic_internals.handshaker_parameters import PeerParameters
 from .aioquic_internals.tickets import without_early_data
 from .errors import LocalError
-from .types import VERSION_1, Resumption
+from .types import VERSION_1, ListenConfig, Resumption
 
 if TYPE_CHECKING:
     from .aioquic_internals.handshaker import Handshaker
@@ -57,6 +57,12 @@ class _Issued:
     parameters: PeerParameters
 
 
+def check_resumption(engine: str) -> None:
+    """Raises LocalError when the engine has no tickets."""
+    if engine != "native":
+        raise LocalError(f"session tickets need the native engine; this is {engine}")
+
+
 class ServerTickets:
     """Those that a process has given out and that have not come back. random_bytes: unpredictable octets."""
 
@@ -74,6 +80,14 @@ class ServerTickets:
 
     def __len__(self) -> int:
         return len(self._issued)
+
+    def outlive(self, former: ListenConfig, config: ListenConfig) -> bool:
+        """Whether they are good under config, too: a ticket stands for the key that it was given out under."""
+        return (
+            self.options == config.resumption
+            and former.certificate == config.certificate
+            and former.crypto_profile == config.crypto_profile
+        )
 
     def issue(self, handshaker: Handshaker, nonce: int) -> bool:
         """Give one out on a connection whose handshake is complete. False: its client has no use for it."""

@@ -17,6 +17,7 @@ from quicsocks.userspace.quic.errors import LocalError
 from quicsocks.userspace.quic.native.qlog import Qlog
 from quicsocks.userspace.quic.native_session import NativeSession
 from quicsocks.userspace.quic.qlog_files import QlogFolder
+from quicsocks.userspace.quic.reset import reset_token
 from quicsocks.userspace.quic.types import Limits, PathChange, Session
 
 from ...sim.link import Conditions
@@ -266,25 +267,13 @@ def test_every_kind_of_frame_is_told(tmp_path: Path) -> None:
     events = [event["data"] for event in logged(*FRAMES) if event["name"] == "quic:packet_received"]
     assert len(events) == len(FRAMES)
     told = [data["frames"][0] for data in events]
-    assert [what["frame_type"] for what in told] == (
-        [
-            "padding",
-            "ping",
-            "ack",
-            "ack",
-            "reset_stream",
-            "stop_sending",
-            "crypto",
-            "new_token",
-            "stream",
-            "stream",
-            "stream",
-        ]
-        + ["max_data", "max_stream_data", "max_streams", "max_streams", "data_blocked", "stream_data_blocked"]
-        + ["streams_blocked", "streams_blocked", "new_connection_id", "retire_connection_id", "path_challenge"]
-        + ["path_response", "connection_close", "connection_close", "handshake_done", "datagram", "datagram"]
-        + ["unknown"] * 3
-    )
+    assert [what["frame_type"] for what in told] == [
+        "padding", "ping", "ack", "ack", "reset_stream", "stop_sending", "crypto", "new_token", "stream",
+        "stream", "stream", "max_data", "max_stream_data", "max_streams", "max_streams", "data_blocked",
+        "stream_data_blocked", "streams_blocked", "streams_blocked", "new_connection_id",
+        "retire_connection_id", "path_challenge", "path_response", "connection_close", "connection_close",
+        "handshake_done", "datagram", "datagram", "immediate_ack", "ack_frequency", "unknown",
+    ]  # fmt: skip
     assert told[2] == {
         "frame_type": "ack", "ack_delay": 0.8, "acked_ranges": [[68, 70], [63, 66], [56]], "raw": {"length": 11},
     }  # fmt: skip
@@ -299,7 +288,11 @@ def test_every_kind_of_frame_is_told(tmp_path: Path) -> None:
     assert told[6]["raw"] == {"length": 9, "payload_length": 6}
     assert told[19]["connection_id"] == (3).to_bytes(8, "big").hex()
     assert told[23]["trigger_frame_type"] == 6
-    assert [what["frame_type_bytes"] for what in told[-3:]] == [0x1F, 0xAF, 0x4242]
+    assert told[-2] == {
+        "frame_type": "ack_frequency", "sequence_number": 1, "ack_eliciting_threshold": 2, "requested_max_ack_delay": 3,
+        "reordering_threshold": 4, "raw": {"length": 6},
+    }  # fmt: skip
+    assert told[-1]["frame_type_bytes"] == 0x4242
 
 
 def test_what_we_send_is_what_another_parser_reads() -> None:
@@ -373,7 +366,8 @@ def test_no_contents_no_secrets_and_no_words_of_the_peer(tmp_path: Path) -> None
     near.stream.write(b"what the user says" * 1000)
     dialled.client.send_datagram(b"what the user sends")
     dialled.pair.settle(1.0)
-    secrets = [token for session in (dialled.client, dialled.server) for token in reset_tokens(session)]
+    hubs = [host.hub for host in (dialled.pair.client, dialled.pair.server)]
+    secrets = [reset_token(hub._reset_key, cid) for hub in hubs for entry in hub._entries for cid in entry.cids]
     assert len(secrets) > 4
     dialled.client.close(7, "what the user thinks")
     dialled.pair.settle(20.0)
@@ -382,11 +376,6 @@ def test_no_contents_no_secrets_and_no_words_of_the_peer(tmp_path: Path) -> None
         for said in (b"what the user", b"test secret", *secrets):
             assert said not in data
             assert said.hex().encode() not in data
-
-
-def reset_tokens(session: Session) -> list[bytes]:
-    assert isinstance(session, NativeSession)
-    return session.connection.peer_reset_tokens
 
 
 # --- Switching, and limits --------------------------------------------------------------------------------------------

@@ -168,10 +168,11 @@ def another(forger: Forger) -> Connection:
     return made
 
 
-def test_it_begins_anew_with_another_connection_id() -> None:
+def test_it_goes_on_when_a_nat_changes_its_mind() -> None:
     dialled, up, down = begin(1, Conditions(delay=0.03))
     transfer(dialled, 1.0)
     dialled.pair.rebind(("203.0.113.9", 62000))
+    before = len(down.edges)
     transfer(dialled, 3.0)
-    assert len({cid for cid, _ in down.values}) == 2
+    assert len(down.edges) - before >= 40
     assert statistics.median(up.round_trips) == pytest.approx(0.06, rel=0.2)

@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.programs, needs_tshark]
 FIELDS = ("quic.packet_number", "quic.key_phase", "quic.frame_type", "quic.stream_data", "quic.dg")
 KINDS = {
     "padding": 0x00, "ping": 0x01, "ack": 0x02, "crypto": 0x06, "stream": 0x08, "max_data": 0x10, "max_stream_data": 0x11,
-    "new_connection_id": 0x18, "connection_close": 0x1C, "handshake_done": 0x1E, "datagram": 0x31,
+    "new_connection_id": 0x18, "connection_close": 0x1C, "handshake_done": 0x1E, "datagram": 0x31, "ack_frequency": 0xAF,
+    "immediate_ack": 0x1F,
 }  # fmt: skip
 """Types by qlog's names, without the bits that are flags."""
 

@@ -218,11 +218,22 @@ cdef const uint8_t* _numbers(Qlog self, const uint8_t* at, const uint8_t* end, u
         after = _varints(at, end, numbers, 1)
         _word(self, "frame_type", "retire_connection_id")
         _number(self, "sequence_number", numbers[0])
+    elif kind == ACK_FREQUENCY:
+        # draft-ietf-quic-ack-frequency has these words, not the schema.
+        after = _varints(at, end, numbers, 4)
+        _word(self, "frame_type", "ack_frequency")
+        _number(self, "sequence_number", numbers[0])
+        _number(self, "ack_eliciting_threshold", numbers[1])
+        _number(self, "requested_max_ack_delay", numbers[2])
+        _number(self, "reordering_threshold", numbers[3])
+    elif kind == IMMEDIATE_ACK:
+        after = at
+        _word(self, "frame_type", "immediate_ack")
     else:
-        # An extension's, which the schema has no word for. Of one whose form is not known, the end is not either.
+        # An extension's. Of one whose form is not known, the end is not either.
+        after = NULL
         _word(self, "frame_type", "unknown")
         _number(self, "frame_type_bytes", kind)
-        after = _varints(at, end, numbers, 4) if kind == ACK_FREQUENCY else at if kind == IMMEDIATE_ACK else NULL
     return after
 
 
