@@ -1,7 +1,7 @@
 """Fuzzes every parser of the front doors: whatever comes, whole or byte by byte, may raise nothing but PeerError.
 
 The inputs are the corpus in corpus/socks/, one folder a target, and mutations of it and of the codecs' vectors, made
-from a fixed seed. QUICSOCKS_FUZZ_ROUNDS runs more than the few that every test run affords. An input that once broke
+from a fixed seed. QUICSOCKS_TEST_FUZZ_ROUNDS runs more than the few that every test run affords. An input that once broke
 something is added to the corpus under the name of what it broke.
 """
 
@@ -35,7 +35,7 @@ from quicsocks.socks.socks5 import Socks5Server
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus" / "socks"
 VECTORS = HERE.parent / "socks" / "vectors"
-ROUNDS = int(os.environ.get("QUICSOCKS_FUZZ_ROUNDS", "400"))
+ROUNDS = int(os.environ.get("QUICSOCKS_TEST_FUZZ_ROUNDS", "400"))
 HEAD_LIMIT = 2048
 
 Outcome = tuple[object, ...]

@@ -1,6 +1,6 @@
 """A minute of load on loopback: hundreds of flows at once, every byte checked, nothing left over at the end.
 
-The minute is a warm-up and then QUICSOCKS_SOAK_SECONDS, 50 unless that is set.
+The minute is a warm-up and then QUICSOCKS_TEST_SOAK_SECONDS, 50 unless that is set.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.interop.proxies import Quicsocks
 from tests.interop.system import System
 from tests.soak.flows import ENDINGS, Driver, Origin
 
-SECONDS = float(os.environ.get("QUICSOCKS_SOAK_SECONDS", "50"))
+SECONDS = float(os.environ.get("QUICSOCKS_TEST_SOAK_SECONDS", "50"))
 WARM_UP = 8.0
 """Seconds of the same load before memory is measured: pools, caches and the allocator's arenas fill."""
 AT_ONCE = 200

@@ -142,16 +142,14 @@ class Sealer:
     def __init__(self, sends: bytes, reads: bytes, suite: int = SUITE, version: int = VERSION) -> None:
         self.version = version
         self.key = packet_key(suite, sends, version, True)
-        self.opener = packet_key(suite, reads, version, False)
-        self.former_opener = self.opener
+        self.openers = [packet_key(suite, reads, version, False)]
         self.masks = header_key(suite, sends, version), header_key(suite, reads, version)
         self.phase = 0
         self.expected = 0
 
     def update(self) -> None:
-        """Begin the next key phase."""
+        """Seal with the next key phase's key from now on. Reading follows by itself."""
         self.key = next_packet_key(self.key, self.version)
-        self.former_opener, self.opener = self.opener, next_packet_key(self.opener, self.version)
         self.phase ^= 1
 
     def seal(self, cid: bytes, payload: bytes, number: int, bits: int = 0) -> bytes:
@@ -176,12 +174,17 @@ class Sealer:
         window = 1 << (8 * octets)
         number = int.from_bytes(head[at : at + octets], "big")
         number = min((number + turn * window for turn in range(self.expected // window + 2)), key=self._distance)
-        for key in (self.opener, self.former_opener):
+        for generation in range(len(self.openers), -1, -1):
+            if generation == len(self.openers):
+                key = next_packet_key(self.openers[-1], self.version)
+            else:
+                key = self.openers[generation]
             payload = key.unprotected(bytes(head[: at + octets]), packet[at + octets :], number)
             if payload is not None:
+                self.openers += [key] * (generation == len(self.openers))
                 self.expected = max(self.expected, number + 1)
                 return number, payload
-        raise AssertionError("a packet that does not open")
+        raise ValueError("a packet that does not open")
 
     def _distance(self, number: int) -> int:
         return abs(number - self.expected)
@@ -311,7 +314,7 @@ class Forger:
             for packet, route in datagrams:
                 self.sent_back += len(packet)
                 self.sent_to[route] += len(packet)
-                number, payload = self.sealer.open(packet, len(self.peer_cid))
+                number, payload = self._open(packet)
                 self.numbers.append(number)
                 frames = parse(payload)
                 self.heard.append((route, packet, frames))
@@ -322,6 +325,14 @@ class Forger:
             if not datagrams:
                 return self
         raise AssertionError("it never comes to rest")
+
+    def _open(self, packet: bytes) -> tuple[int, bytes]:
+        for length in (len(self.peer_cid), *range(1, 21)):  # It may have been given an ID of any length.
+            try:
+                return self.sealer.open(packet, length)
+            except ValueError:
+                continue
+        raise AssertionError("a packet that does not open")
 
     def wait(self, seconds: float) -> Forger:
         """Let so much time pass, with the victim's timers."""

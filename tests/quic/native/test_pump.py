@@ -214,6 +214,20 @@ def test_after_parting_the_handler_has_it_again(joined: Joined) -> None:
     assert joined.far.data == b"for the handler"
 
 
+def test_after_parting_the_handler_has_what_a_full_socket_did_not_take(joined: Joined) -> None:
+    """As much as the window allows has come: before that is consumed, nothing comes that would remind of it."""
+    payload, at = random.Random(5).randbytes(8 << 20), 0
+    while not joined.near.paused:
+        joined.near.stream.write(payload[at : at + 65536])
+        at += 65536
+        joined.settle()
+    assert joined.full == 1
+    joined.pump.close()
+    joined.settle()
+    assert joined.near.stream.send_buffered == 0
+    assert joined.read_exactly(joined.pump.received) + joined.far.data == payload[:at]
+
+
 def test_a_lost_session_parts_them(joined: Joined) -> None:
     joined.dialled.server.close(3)
     assert joined.pump.read() == -1

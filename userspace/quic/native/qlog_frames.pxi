@@ -179,7 +179,7 @@ cdef const uint8_t* _numbers(Qlog self, const uint8_t* at, const uint8_t* end, u
     # Frames that are a row of integers.
     cdef uint64_t numbers[4]
     cdef const uint8_t* after = at
-    numbers[0] = numbers[1] = numbers[2] = 0
+    numbers[0] = numbers[1] = numbers[2] = numbers[3] = 0
     if kind == PING:
         _word(self, "frame_type", "ping")
     elif kind == HANDSHAKE_DONE:

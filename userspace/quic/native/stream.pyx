@@ -400,10 +400,13 @@ cdef class Pump:
 
     def close(self):
         """The socket is not the stream's any more."""
-        if self._stream is not None:
-            self._stream._pump = None
+        cdef Stream stream = self._stream
+        if stream is not None:
+            stream._pump = None
             self._stream = None
             self._on_full = self._on_error = None
+            # What the socket has not taken is the handler's: nothing else may come that would remind us of it.
+            stream._owner.touch(stream)
 
 
 cdef int _pump_out(Pump self) except -1:
