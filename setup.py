@@ -4,8 +4,9 @@ No top-level ``socks`` is ever installed: that name is PySocks', and ``requests[
 
 The datapath is compiled: every ``.pyx`` is an extension module beside its source, named as the Python modules are. That
 takes a C compiler, Python's headers (python3-dev) and, where a module says ``# distutils: libraries = crypto``, those of
-OpenSSL 3 (libssl-dev). For developers: QUICSOCKS_BUILD_ONLY=text builds only modules whose name holds the text, and
-QUICSOCKS_BUILD=debug switches assertions on and optimisation off.
+OpenSSL 3 (libssl-dev). For developers: QUICSOCKS_BUILD_ONLY=text builds only modules whose name holds the text;
+QUICSOCKS_BUILD=debug has assertions and Cython's own checks, and no optimisation; QUICSOCKS_BUILD=sanitize has gcc's address
+and undefined-behaviour sanitizers. ``make debug-test`` and ``make sanitize`` keep those in folders of their own.
 """
 
 import os
@@ -21,8 +22,22 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 ROOMS = ("userspace", "netstack", "socks")
-DEBUG = os.environ.get("QUICSOCKS_BUILD") == "debug"
-WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type")
+BUILD = os.environ.get("QUICSOCKS_BUILD", "release")
+SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow,float-divide-by-zero", "-fno-sanitize-recover=all"]
+# A sanitized build does without assertions as a release does: they would stand in the way of what is to be found.
+FLAGS = {
+    "release": ["-O3", "-g0", "-DCYTHON_WITHOUT_ASSERTIONS"],
+    "debug": ["-O0", "-g", "-UNDEBUG"],
+    "sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-DCYTHON_WITHOUT_ASSERTIONS", *SANITIZERS],
+}[BUILD]
+LINK_FLAGS = SANITIZERS if BUILD == "sanitize" else []
+WARNINGS: tuple[str, ...] = (
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+    "-Wno-cast-function-type",
+)
 DIRECTIVES = {
     "language_level": "3",
     "boundscheck": False,
@@ -32,6 +47,12 @@ DIRECTIVES = {
     "embedsignature": False,
     "freethreading_compatible": False,
 }
+if "-DCYTHON_WITHOUT_ASSERTIONS" in FLAGS:
+    WARNINGS += ("-Wno-unused-variable", "-Wno-unused-function")  # What only they need.
+if BUILD == "debug":
+    DIRECTIVES |= {"boundscheck": True, "initializedcheck": True, "nonecheck": True}
+# Translations differ by directives, and would be taken for one another.
+TRANSLATED = "build/cython" if BUILD == "release" else f"build/cython-{BUILD}"
 
 
 def packages() -> dict[str, str]:
@@ -65,10 +86,9 @@ def extensions() -> list[Extension]:
             path = source.relative_to(HERE)
             name = "quicsocks." + ".".join(path.with_suffix("").parts)
             if only in name:
-                flags = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-DCYTHON_WITHOUT_ASSERTIONS"]
                 # The same octets wherever the tree stands.
-                flags = ["-std=gnu11", f"-ffile-prefix-map={HERE}=.", *flags, *WARNINGS]
-                found.append(Extension(name, [str(path)], extra_compile_args=flags))
+                flags = ["-std=gnu11", f"-ffile-prefix-map={HERE}=.", *FLAGS, *WARNINGS]
+                found.append(Extension(name, [str(path)], extra_compile_args=flags, extra_link_args=LINK_FLAGS))
     return found
 
 
@@ -76,7 +96,7 @@ class BuildFromNothing(build_py):
     """setuptools builds into what the last build left behind: a file that is gone since would get into the wheel."""
 
     def run(self) -> None:
-        if not self.editable_mode:
+        if not self.editable_mode and Path(self.build_lib) != Path("build", BUILD, "lib"):
             shutil.rmtree(Path(self.build_lib) / "quicsocks", ignore_errors=True)
         super().run()
 
@@ -89,7 +109,7 @@ class BuildExtensions(build_ext):
         self.distribution.ext_modules = cythonize(  # type: ignore[no-untyped-call] # Cython has no types
             self.distribution.ext_modules or [],
             include_path=[import_root()],
-            build_dir=str(Path("build/cython")),
+            build_dir=TRANSLATED,
             compiler_directives=DIRECTIVES,
             nthreads=0,
             quiet=True,

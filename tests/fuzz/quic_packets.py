@@ -20,6 +20,7 @@ from tests.quic.native.forger import (
     crypto,
     frame,
     new_connection_id,
+    parse,
     path_challenge,
     stream,
     varint,
@@ -125,6 +126,17 @@ class Record:
         return head + len(self.payload).to_bytes(2, "big") + self.payload
 
 
+def is_cut_short(payload: bytes) -> bool:
+    """Whether the last frame does not end where the packet does, as far as ``parse`` knows frames."""
+    try:
+        parse(payload)
+    except IndexError:
+        return True
+    except KeyError:
+        return False
+    return False
+
+
 def frames(data: bytes) -> Marks:
     """An octet of choices; then records of packets, whose payload is frames."""
     cursor = Cursor(data)
@@ -133,7 +145,13 @@ def frames(data: bytes) -> Marks:
         record = Record.read(cursor)
         choice = record.choice
         forger.number += choice >> 6 & 1
-        forger.send(record.payload, route=OTHER if choice & 0x30 == 0x30 else ROUTE)
+        route = OTHER if choice & 0x30 == 0x30 else ROUTE
+        taken = forger.connection.statistics()["packets_received"]
+        forger.send(record.payload, route=route)
+        taken = forger.connection.statistics()["packets_received"] - taken
+        if taken and is_cut_short(record.payload.ljust(4, b"\0")) and (route == ROUTE or forger.role == "server"):
+            # Nothing behind a CONNECTION_CLOSE counts.
+            assert forger.reason or any(event[0] == "closed" for event in forger.events), "a frame beyond its packet"
         if choice & 0x0C == 0x0C:
             act(forger, record.deed)
         if choice & 0x80:
