@@ -34,6 +34,7 @@ cdef class Blocks:
         cdef uint8_t* at
         while size:
             at = self.at(offset, &piece)
+            assert at != NULL, "octets that were never written, or have been dropped"
             if piece > size:
                 piece = size
             memcpy(out, at, piece)
@@ -52,12 +53,14 @@ cdef class Blocks:
 
     cdef uint8_t* room(self, uint64_t offset, size_t* contiguous) except NULL:
         cdef size_t within = <size_t>(offset % BLOCK), slot
+        assert offset >= self.base, "octets that have been dropped"
         if offset // BLOCK >= self.base // BLOCK + self._slots:
             _widen(self, <size_t>(offset // BLOCK - self.base // BLOCK + 1))
         slot = <size_t>((offset // BLOCK) % self._slots)
         if self._ring[slot] == NULL:
             self._ring[slot] = _new_block()
             self.held += 1
+        assert self.held <= self._slots
         contiguous[0] = BLOCK - within
         return self._ring[slot] + within
 
@@ -140,6 +143,7 @@ cdef uint8_t* _new_block() except NULL:
 
 cdef void _give_back(uint8_t* block) noexcept:
     global _spare_count
+    assert 0 <= _spare_count <= MOST_SPARE
     if _spare_count < MOST_SPARE:
         _spare[_spare_count] = block
         _spare_count += 1

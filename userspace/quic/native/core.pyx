@@ -163,6 +163,7 @@ cdef class Core(Owner):
 
     cdef int credit(self, uint64_t size) except -1:
         self.consumed += size
+        assert self.consumed <= self.data_received
         if self.consumed + self.session_window >= self.max_data + (self.session_window >> 2):
             self.max_data = self.consumed + self.session_window
             self.max_data_pending = True
@@ -190,6 +191,7 @@ cdef class Core(Owner):
     cdef int forget(self, Stream stream) except -1:
         cdef int kind = <int>(stream.number >> 1 & 1)
         self.streams.pop(stream.number, None)
+        assert self.streams or not self.ranges_waiting
         if self.last_stream is stream:
             self.last_stream = None
         if not stream.local:

@@ -71,6 +71,7 @@ cdef class Path:
         if size <= self.mtu:
             return False
         self.mtu = size
+        assert SMALLEST_DATAGRAM <= size <= self.mtu_limit
         if size >= self.mtu_refused:
             self.mtu_refused = self.mtu_limit + 1
         self.controller.set_mss(size)

@@ -19,6 +19,7 @@ cdef class RangeSet:
             if start >= self.items[self.count - 1].start:
                 if stop > self.items[self.count - 1].stop:
                     self.items[self.count - 1].stop = stop
+                assert _in_order(self, self.count - 1)
                 return 0
         # The ranges from first up to last touch the new one.
         first = _first_reaching(self, start)
@@ -34,6 +35,7 @@ cdef class RangeSet:
         self.items[first].start = start
         self.items[first].stop = stop
         _remove(self, first + 1, last)
+        assert _in_order(self, first)
         return 0
 
     cdef int subtract(self, uint64_t start, uint64_t stop) except -1:
@@ -53,6 +55,7 @@ cdef class RangeSet:
                     return _insert(self, index, stop, end)
             elif self.items[index].stop > stop:
                 self.items[index].start = stop
+                assert _in_order(self, index)
                 return 0
             else:
                 _remove(self, index, index + 1)
@@ -88,6 +91,7 @@ cdef class RangeSet:
         _remove(self, 0, gone)
         if self.count and self.items[0].start < value:
             self.items[0].start = value
+        assert _in_order(self, 0)
 
     cdef void clear(self) noexcept:
         free(self.items)
@@ -121,10 +125,25 @@ cdef int _insert(RangeSet self, int index, uint64_t start, uint64_t stop) except
     self.items[index].start = start
     self.items[index].stop = stop
     self.count += 1
+    assert _in_order(self, index)
     return 0
 
 
+cdef inline bint _in_order(RangeSet self, int index) noexcept:
+    # Of the range at index and its neighbours: none is empty, and there is a gap between any two.
+    if not 0 <= self.count <= self._capacity:
+        return False
+    if index >= self.count:
+        return index == self.count
+    if self.items[index].start >= self.items[index].stop:
+        return False
+    if index and self.items[index - 1].stop >= self.items[index].start:
+        return False
+    return index + 1 >= self.count or self.items[index].stop < self.items[index + 1].start
+
+
 cdef void _remove(RangeSet self, int first, int last) noexcept:
+    assert 0 <= first and last <= self.count
     if last > first:
         memmove(self.items + first, self.items + last, <size_t>(self.count - last) * sizeof(Range))
         self.count -= last - first

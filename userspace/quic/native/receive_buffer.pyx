@@ -39,6 +39,7 @@ cdef class ReceiveBuffer:
         if offset == self.ready and not self.received.count:
             self.blocks.write(offset, data, <size_t>(stop - offset))
             self.ready = stop
+            assert _agrees(self)
             return 0
         _fill(self, offset, data, stop)
         self.received.add(offset, stop)
@@ -47,6 +48,7 @@ cdef class ReceiveBuffer:
         if self.received.items[0].start <= self.ready:
             self.ready = self.received.items[0].stop
             self.received.drop_first()
+        assert _agrees(self)
         return 0
 
     cdef int set_final(self, uint64_t size) except -1:
@@ -75,6 +77,7 @@ cdef class ReceiveBuffer:
         return at
 
     cdef void skip(self, size_t size) noexcept:
+        assert size <= self.ready - self.taken
         self.taken += size
         self.blocks.drop_below(self.taken)
         if self.taken == self.ready and not self.received.count:
@@ -88,6 +91,15 @@ cdef class ReceiveBuffer:
         self.received.clear()
         # What is to come is not wanted either: it counts as taken as soon as it has arrived.
         self.taken = self.ready
+
+
+cdef inline bint _agrees(ReceiveBuffer self) noexcept:
+    # What has arrived out of order stands above what is ready, with a gap, and below the highest.
+    if not self.taken <= self.ready <= self.highest <= self.final:
+        return False
+    return not self.received.count or (
+        self.received.items[0].start > self.ready and self.received.items[self.received.count - 1].stop <= self.highest
+    )
 
 
 cdef int _fill(ReceiveBuffer self, uint64_t offset, const uint8_t* data, uint64_t stop) except -1:

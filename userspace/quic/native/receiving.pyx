@@ -337,6 +337,8 @@ cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8
     if self.ranges_waiting > MOST_WAITING:
         raise PeerError("too many gaps in the streams", PROTOCOL_VIOLATION)
     self.data_received += stream.into.highest - before
+    assert stream.into.highest <= stream.max_receive and self.data_received <= self.max_data
+    assert self.ranges_waiting >= 0
     if stream.released:
         self.stream_bytes_received += stream.into.highest - before
         stream.data_arrived()

@@ -85,6 +85,7 @@ cdef class Recovery(Core):
             if packet.in_flight:
                 path = self.path_of(packet)
                 if path is not None:
+                    assert path.in_flight >= packet.sample.size
                     path.in_flight -= packet.sample.size
                     if path is self.path and number >= path.controlled:
                         path.controller.on_acked(&packet.sample, now)
@@ -124,6 +125,7 @@ cdef class Recovery(Core):
             self.pto_count = 0
             self.probes_wanted = 0
         self.sent.trim(now - self.pto())
+        assert _agrees(self)
         return 0
 
     cdef double recovery_timer(self) noexcept:
@@ -145,6 +147,7 @@ cdef class Recovery(Core):
             _detect_lost(self, now)
             self.path.controller.end_update(self.path.in_flight, now)
             self.sent.trim(now - self.pto())
+            assert _agrees(self)
             return 0
         self.counters.probe_timeouts += 1
         self.pto_count += 1
@@ -179,12 +182,36 @@ cdef class Recovery(Core):
             if packet.state == OUTSTANDING:
                 path = self.path_of(packet)
                 if packet.in_flight and path is not None:
+                    assert path.in_flight >= packet.sample.size
                     path.in_flight -= packet.sample.size
                 self.sent.settle(packet, LOST)
                 _frames_lost(self, packet)
         self.oldest = self.sent.next
         self.loss_at = NEVER
+        assert _agrees(self)
         return 0
+
+
+cdef inline bint _agrees(Recovery self) noexcept:
+    # What is counted is what the packets say, and none is outstanding below `oldest`.
+    cdef uint64_t number, in_flight, eliciting = 0
+    cdef SentPacket* packet
+    cdef Path path
+    for path in self.paths:
+        in_flight = 0
+        for number in range(self.sent.first, self.sent.next):
+            packet = self.sent.get(number)
+            if packet.state == OUTSTANDING and packet.in_flight and packet.path == path.id:
+                in_flight += packet.sample.size
+        if in_flight != path.in_flight:
+            return False
+    for number in range(self.sent.first, self.sent.next):
+        packet = self.sent.get(number)
+        if packet.state == OUTSTANDING:
+            eliciting += packet.ack_eliciting
+            if number < self.oldest:
+                return False
+    return eliciting == self.sent.outstanding_eliciting
 
 
 cdef void _judge_marks(
@@ -256,6 +283,7 @@ cdef int _detect_lost(Recovery self, double now) except -1:
             )
         path = self.path_of(packet)
         if packet.in_flight and path is not None:
+            assert path.in_flight >= packet.sample.size
             path.in_flight -= packet.sample.size
         if packet.marked and path is not None:
             path.marks_lost += 1

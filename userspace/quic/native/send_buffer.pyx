@@ -13,6 +13,7 @@ cdef class SendBuffer:
         self.lost = RangeSet()
 
     cdef int write(self, const uint8_t* data, size_t size) except -1:
+        assert not self.finished
         self.blocks.write(self.end, data, size)
         self.end += size
         return 0
@@ -42,16 +43,19 @@ cdef class SendBuffer:
         return self.finished and not self.fin_sent and self.sent == self.end
 
     cdef int on_sent(self, uint64_t offset, size_t size, bint fin) except -1:
+        assert offset <= self.sent and offset + size <= self.end and (not fin or self.finished)
         if self.lost.count:
             self.lost.subtract(offset, offset + size)
         if offset + size > self.sent:
             self.sent = offset + size
         if fin:
             self.fin_sent = True
+        assert _agrees(self)
         return 0
 
     cdef int on_acked(self, uint64_t offset, size_t size, bint fin) except -1:
         cdef uint64_t stop = offset + size
+        assert stop <= self.sent and (not fin or self.finished)
         if fin:
             self.fin_acked = self.fin_sent = True
         if stop <= self.floor:
@@ -69,11 +73,13 @@ cdef class SendBuffer:
         self.blocks.drop_below(self.floor)
         if self.floor == self.end:
             self.blocks.trim()
+        assert _agrees(self)
         return 0
 
     cdef int on_lost(self, uint64_t offset, size_t size, bint fin) except -1:
         cdef int index
         cdef uint64_t stop = offset + size
+        assert stop <= self.sent and (not fin or self.finished)
         if fin and not self.fin_acked:
             self.fin_sent = False
         if offset < self.floor:
@@ -85,6 +91,7 @@ cdef class SendBuffer:
             if self.acked.items[index].start >= stop:
                 break
             self.lost.subtract(self.acked.items[index].start, self.acked.items[index].stop)
+        assert _agrees(self)
         return 0
 
     cdef bint complete(self) noexcept:
@@ -94,6 +101,21 @@ cdef class SendBuffer:
         self.blocks.clear()
         self.acked.clear()
         self.lost.clear()
+
+
+cdef inline bint _agrees(SendBuffer self) noexcept:
+    # What is acknowledged and what is lost has been sent, and stands above what is acknowledged without a gap.
+    if not self.floor <= self.sent <= self.end:
+        return False
+    if self.acked.count and (
+        self.acked.items[0].start <= self.floor or self.acked.items[self.acked.count - 1].stop > self.sent
+    ):
+        return False
+    if self.lost.count and (
+        self.lost.items[0].start < self.floor or self.lost.items[self.lost.count - 1].stop > self.sent
+    ):
+        return False
+    return self.finished or not self.fin_sent
 
 
 cdef class SendBufferFace(SendBuffer):

@@ -164,6 +164,7 @@ cdef Py_ssize_t _seal(
     cdef size_t header = <size_t>(number_at - out) + <size_t>octets
     for i in range(octets):
         number_at[i] = <uint8_t>(number >> (8 * (octets - 1 - i)) & 0xff)
+    assert number_at + octets <= end <= out + ROOM - TAG
     while end - number_at < 4:
         end[0] = PADDING    # For header protection's sample (RFC 9001 §5.4.2).
         end += 1
@@ -289,6 +290,7 @@ cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send,
         at[0] = PING
         at += 1
         eliciting = True
+    assert begin <= at <= end + 1, "frames beyond the packet's end"
     if at == begin:
         self.sent.abandon()
         return 0
@@ -413,6 +415,7 @@ cdef uint8_t* _stream_frame(Sending self, Stream stream, uint8_t* at, uint8_t* e
         stream.out.on_sent(offset, size, fin)
         if stream.out.sent > sent:
             self.data_sent += stream.out.sent - sent
+            assert stream.out.sent <= stream.max_send and self.data_sent <= self.peer_max_data
             stream.sending_progressed()
         self.sent.add_frame(STREAM, stream.number, offset, <uint32_t>size, fin)
         if to_end:

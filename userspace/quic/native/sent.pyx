@@ -67,10 +67,13 @@ cdef class SentPackets:
         return &self._packets[number & self._packet_mask]
 
     cdef SentFrame* frame(self, uint64_t index) noexcept:
+        assert self._first_frame <= index < self._next_frame, "a frame that is forgotten"
         return &self._frames[index & self._frame_mask]
 
     cdef void settle(self, SentPacket* packet, uint8_t state) noexcept:
+        assert packet.state == OUTSTANDING or packet.state == LOST
         if packet.state == OUTSTANDING and packet.ack_eliciting:
+            assert self.outstanding_eliciting
             self.outstanding_eliciting -= 1
         packet.state = state
 
@@ -85,6 +88,7 @@ cdef class SentPackets:
             self._first_frame = self._packets[self.first & self._packet_mask].frames
         else:
             self._first_frame = self._next_frame
+        assert self._first_frame <= self._next_frame
 
 
 cdef int _grow_packets(SentPackets self) except -1:

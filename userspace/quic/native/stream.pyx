@@ -71,6 +71,7 @@ cdef class Owner:
 
 cdef class ReadyQueue:
     cdef void push(self, Stream stream) noexcept:
+        assert not stream.queued
         stream.queued = True
         stream.next_ready = None
         if self.last is None:
@@ -81,6 +82,7 @@ cdef class ReadyQueue:
 
     cdef void drop(self) noexcept:
         cdef Stream stream = self.first
+        assert stream is not None and stream.queued
         self.first = stream.next_ready
         if self.first is None:
             self.last = None
@@ -484,6 +486,7 @@ cdef int _release(Stream self) except -1:
 
 cdef int _return_credit(Stream self, uint64_t size) except -1:
     cdef uint64_t window
+    assert self.credited <= self.delivered <= self.into.highest
     self._owner.credit(size)
     if self.final != OPEN:
         return 0

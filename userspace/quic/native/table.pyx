@@ -50,6 +50,7 @@ cdef class Table:
         self._slots[at].key = key
         self._slots[at].value = <void*>value
         self.size += 1
+        assert self.size * 2 <= self._mask + 1, "searches end at a slot that is empty"
         return 0
 
     cdef object pop(self, uint64_t key):
