@@ -3,11 +3,12 @@
 # make bench         measures beside the peers found on this machine (docs/performance.md)
 # make sanitize      the transport's tests under gcc's address and undefined-behaviour sanitizers
 # make debug-test    the same tests with the transport's assertions and Cython's checks
+# make soak          an hour of hundreds of flows over loopback (SOAK_SECONDS: as many)
 
 VENV := .venv/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint unit bench wheel sanitize debug-test clean
+.PHONY: demo test lint unit bench wheel sanitize debug-test soak clean
 
 # Other builds of the extensions stand in folders of their own, and are imported from there.
 checked_build = QUICSOCKS_BUILD=$(1) $(VENV)/python setup.py -q build --build-base build/$(1) --build-lib build/$(1)/lib
@@ -56,6 +57,10 @@ debug-test:
 	@contrib/bootstrap.sh test
 	@$(call checked_build,debug)
 	@$(call checked_run,debug) $(VENV)/pytest $(CHECKED_TESTS) $(PYTEST_ARGS)
+
+soak:
+	@contrib/bootstrap.sh test
+	@QUICSOCKS_TEST_SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) $(VENV)/pytest -s -o faulthandler_timeout=0 tests/soak
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache
