@@ -150,7 +150,7 @@ class Pair:
                 break
         left = [half for half in self.halves.values() if not half.is_settled]
         assert not left, f"not over: {left[:3]}, {[end.connection.statistics() for end in self.ends.values()]}"
-        assert not self._in_flight()
+        assert not self._in_flight(), f"not over: {self._in_flight()} octets are in flight"
         for end in self.ends.values():
             assert end.connection.statistics()["streams_open"] == 0
             assert end.crypto_seen == end.other.crypto
