@@ -49,7 +49,7 @@ class Effort:
     trip_seconds: float
 
 
-FULL = Effort(3.0, 2_000_000_000, 3.0, 4000, 1.5, 300, 1000, 15.0, 6.0, 7, 4.0)
+FULL = Effort(3.0, 2_000_000_000, 3.0, 4000, 1.5, 300, 1000, 15.0, 12.0, 7, 4.0)
 QUICK = Effort(0.6, 500_000_000, 0.6, 500, 0.3, 100, 200, 2.0, 1.5, 3, 1.2)
 
 
@@ -142,6 +142,7 @@ def _bulk(subject: Subject, case: str, flows: int, seconds: float | None = None)
         "mb": result["bytes"] / 1e6,
         "seconds": result["seconds"],
         "jain": result.get("jain"),
+        "late_mb_per_s": result["late_bytes"] / result["late_seconds"] / 1e6 if result.get("late_seconds") else None,
     }
 
 

@@ -41,7 +41,8 @@ def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: 
     """Fetch size bytes in all over so many flows at once, for at most so many seconds.
 
     Returns bytes, seconds, complete: whether all came before the time was up; and jain: Jain's fairness index of what the
-    flows had got when the first was complete, or the time was up.
+    flows had got when the first was complete, or the time was up; and late_bytes, late_seconds: of the second half of the
+    time, when the start is over.
     """
     share = size // flows
     fairness = None
@@ -58,7 +59,11 @@ def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: 
                 sock.setblocking(False)
                 selector.register(sock, selectors.EVENT_READ)
             deadline = start + seconds
+            half = start + seconds / 2
+            late, late_from = 0, 0.0
             while any(left.values()) and (now := time.perf_counter()) < deadline:
+                if not late and now >= half:
+                    late, late_from = share * flows - sum(left.values()), now
                 for key, _ in selector.select(deadline - now):
                     ready = key.fileobj
                     assert isinstance(ready, socket.socket)
@@ -75,6 +80,8 @@ def download(via: Via, target: tuple[str, int], flows: int, size: int, seconds: 
             sock.close()
     fairness = fairness or jain([share - rest for rest in left.values()])
     result = _result(share * flows - sum(left.values()), elapsed, complete=not any(left.values()))
+    if late:
+        result |= {"late_bytes": result["bytes"] - late, "late_seconds": start + elapsed - late_from}
     return {**result, "jain": fairness}
 
 

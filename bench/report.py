@@ -119,6 +119,7 @@ def _path_table(result: Result, peers: dict[str, Any]) -> list[str]:
         ("path", "trips"),
         [
             ("one flow Mbit/s", lambda cases: _number(cases, "path", "mb_per_s", 8)),
+            ("second half", lambda cases: _number(cases, "path", "late_mb_per_s", 8)),
             ("request to reply, RTT", trips("reply_ms")),
             ("reply to first byte, RTT", trips("first_byte_ms")),
             ("connect to first byte, RTT", trips("total_ms")),
