@@ -96,14 +96,14 @@ class ClientFlow:
         self._over = True
         self._error = error
         self._flows.remove(self.events)
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._settle()
         if not self._connected.done():
             self._connected.set_exception(error)
         self._wake_reader.set()
         self._wake_writer.set()
-        if self._on_over is not None:
-            self._on_over()
+        on_over, self._on_over = self._on_over, None
+        if on_over is not None:
+            on_over()
 
     def on_over(self, callback: Callable[[], None]) -> None:
         """Call callback when the flow fails, whoever ends it."""
@@ -118,6 +118,13 @@ class ClientFlow:
         if self._expiry is None and not self._connected.done():
             self._expiry = self._loop.call_later(timeout, self._expire)
 
+    def _settle(self) -> None:
+        """It is answered. What waited for that lets go of the flow, which would wait for the collector otherwise."""
+        self._unanswered = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
     def _expire(self) -> None:
         if not self._connected.done():
             if self._flow is not None:
@@ -127,8 +134,7 @@ class ClientFlow:
     # What ``events`` passes on.
 
     def on_connected(self, bound: BoundAddress) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._settle()
         self.events.active_at = self._loop.time()
         self._flows.add(self.events)
         if not self._connected.done():
@@ -191,6 +197,7 @@ class ClientFlow:
         relay = self._relay = Relay(self._flow, sock, ended, loop=self._loop, watch=self._flows.watch)
         self._flows.replace(self.events, relay)
         self._flow.set_handler(relay)
+        self.events.hand_over()
         if self._paused:
             relay.pause_writing()
         relay.start(early)
@@ -295,31 +302,42 @@ class _Events:
     __slots__ = ("_owner", "active_at", "received", "sent")
 
     def __init__(self, owner: ClientFlow) -> None:
-        self._owner = owner
+        self._owner: ClientFlow | None = owner
         self.sent = 0
         self.received = 0
         self.active_at = 0.0
 
+    def hand_over(self) -> None:
+        """A relay has taken over: nothing is to be called any more."""
+        self._owner = None
+
     def abort(self, cause: Cause, detail: str = "") -> None:
-        self._owner.break_off(FlowFailed(cause, detail))
+        if self._owner is not None:
+            self._owner.break_off(FlowFailed(cause, detail))
 
     def connected(self, bound: BoundAddress) -> None:
-        self._owner.on_connected(bound)
+        if self._owner is not None:
+            self._owner.on_connected(bound)
 
     def data_received(self, data: bytes) -> None:
-        self._owner.on_data(data)
+        if self._owner is not None:
+            self._owner.on_data(data)
 
     def eof_received(self) -> None:
-        self._owner.on_eof()
+        if self._owner is not None:
+            self._owner.on_eof()
 
     def pause_writing(self) -> None:
-        self._owner.on_pause(True)
+        if self._owner is not None:
+            self._owner.on_pause(True)
 
     def resume_writing(self) -> None:
-        self._owner.on_pause(False)
+        if self._owner is not None:
+            self._owner.on_pause(False)
 
     def flow_ended(self, error: FlowFailed | None) -> None:
-        self._owner.on_ended(error)
+        if self._owner is not None:
+            self._owner.on_ended(error)
 
 
 def _retrieve(future: asyncio.Future[Bound]) -> None:

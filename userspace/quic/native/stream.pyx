@@ -137,8 +137,9 @@ cdef class Stream:
         return self.out.end - self.out.sent
 
     def set_handler(self, handler):
-        self._handler = handler
-        self._owner.touch(self)
+        if not self.over:
+            self._handler = handler
+            self._owner.touch(self)
 
     def write(self, const uint8_t[::1] data not None):
         cdef size_t size = <size_t>data.shape[0]
@@ -343,8 +344,9 @@ cdef class Stream:
             self.into.clear()
         if self.out is not None:
             self.out.clear()
-        if self._handler is not None:
-            self._handler.connection_lost(ended)
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.connection_lost(ended)
         return 0
 
 
@@ -519,5 +521,6 @@ cdef int _end_receiving(Stream self) except -1:
 cdef int _forget_if_over(Stream self) except -1:
     if self.receive_over and self.send_over and self.send_told and not self.over:
         self.over = True
+        self._handler = None    # Its last word has been said; and it has us, which only the collector would find out.
         return self._owner.forget(self)
     return 0
