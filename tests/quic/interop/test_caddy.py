@@ -26,9 +26,10 @@ pytestmark = [pytest.mark.programs, required("caddy", "caddy")]
 @contextlib.asynccontextmanager
 async def caddy(stage: Stage, folder: Path) -> AsyncIterator[Address]:
     """It serves the stage's files, and writes nothing anywhere else."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(LOOPBACK)
-        address: Address = probe.getsockname()
+    # It takes the port for TCP, too, where connections on their way out may have it.
+    with socket.create_server(LOOPBACK) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        address: Address = tcp.getsockname()
+        udp.bind(address)
     config = folder / "Caddyfile"
     config.write_text(
         f"""{{
