@@ -420,12 +420,7 @@ async def _run(settings: ConcentratorSettings, folder: StateFolder, events: Even
             if notifier.watchdog_interval:
                 tasks.append(asyncio.create_task(keep_alive(notifier)))
             _on_signals(concentrator, settings, notifier, events, stop)
-            shown = ", ".join(shown_address(host, port) for host, port in endpoint.local_addresses)
-            events.info("listening", f"concentrator listening on {shown} (UDP)")
-            notifier.ready(f"listening on {shown}")
-            await stop.wait()
-            notifier.stopping("shutting down")
-            events.info("stopping", "shutting down")
+            await until_stopped(stop, notifier, events, endpoint.local_addresses)
         finally:
             for task in tasks:
                 task.cancel()
@@ -433,6 +428,19 @@ async def _run(settings: ConcentratorSettings, folder: StateFolder, events: Even
             await concentrator.drain()
             await status.close()
     return 0
+
+
+async def until_stopped(
+    stop: asyncio.Event, notifier: Notifier, events: Events, addresses: Sequence[Address], remark: str = ""
+) -> None:
+    """Say that all is ready, wait, and say that it ends."""
+    if not stop.is_set():
+        shown = ", ".join(shown_address(host, port) for host, port in addresses)
+        events.info("listening", f"concentrator listening on {shown} (UDP){remark}")
+        notifier.ready(f"listening on {shown}")
+    await stop.wait()
+    notifier.stopping("shutting down")
+    events.info("stopping", "shutting down")
 
 
 def _handlers(concentrator: Concentrator) -> Mapping[str, Any]:

@@ -113,7 +113,7 @@ def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
     )
     public = PublicAddresses(_public_host(settings))
     own = OwnAddresses(public.own_networks)
-    dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, own, events.warn, connect)
+    dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, own, events.warn, connect=connect)
     upstream = None
     if settings.upstream is not None:
         upstream = UpstreamDialler(dialler, Upstream.parse(settings.upstream), events.warn)

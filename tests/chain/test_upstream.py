@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicsocks.socks.replies import REPLIES
+from quicsocks.socks.sockets import connect
 from quicsocks.userspace.causes import to_flow_error
 from quicsocks.userspace.chain.handshakes import UPSTREAM_FAILED, HttpConnectHandshake, Socks5Handshake
 from quicsocks.userspace.chain.shadowsocks import AeadStream
@@ -36,7 +37,10 @@ from .programs import free_port, origin, pproxy, read_all, reset
 def upstream(url: str, events: list[str] | None = None, timeout: float = 5.0, **names: str) -> UpstreamDialler:
     told = events if events is not None else []
     dialler = Dialler(
-        Policy(parse_rules(["allow 127.0.0.0/8", "allow ::1"])), Names(**names), DialConfig(connect_timeout=2.0)
+        Policy(parse_rules(["allow 127.0.0.0/8", "allow ::1"])),
+        Names(**names),
+        DialConfig(connect_timeout=2.0),
+        connect=connect,
     )
     return UpstreamDialler(dialler, Upstream.parse(url), lambda kind, text: told.append(f"{kind}: {text}"), timeout)
 

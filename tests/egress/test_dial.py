@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from quicsocks.netstack.icmp import Unreachable, parse_error
+from quicsocks.socks.sockets import connect
 from quicsocks.userspace.egress.dial import ERRNO_CAUSES, MOST_TELLING, DialConfig, Dialler, DialResult, icmp_for
 from quicsocks.userspace.egress.own_addresses import OwnAddresses
 from quicsocks.userspace.egress.policy import Policy
@@ -57,6 +58,7 @@ def dialler(
         names or Names(a_example="127.0.0.1"),
         config,
         on_event=lambda kind, text: told.append(f"{kind}: {text}"),
+        connect=connect,
     )
 
 
@@ -193,7 +195,7 @@ def test_a_rule_that_denies_is_reported_before_a_built_in_refusal(run: Run[Any])
 
 def test_own_addresses_are_looked_up_for_each_dial(run: Run[Any], listener: socket.socket) -> None:
     own = OwnAddresses(lambda: (ip_network("8.8.8.8/32"),))
-    subject = Dialler(Policy(), Names(), QUICK, own)
+    subject = Dialler(Policy(), Names(), QUICK, own, connect=connect)
     assert cause(run, subject, "8.8.8.8", 80) is Cause.ADDRESS_PROHIBITED
 
 
@@ -376,10 +378,11 @@ def test_causes_without_icmp() -> None:
 
 NETNS = """
 import asyncio
+from quicsocks.socks.sockets import connect
 from quicsocks.userspace.egress.dial import *
 from quicsocks.userspace.egress.policy import Policy
 async def main():
-    dialler = Dialler(Policy(), None, DialConfig(connect_timeout=0.3))
+    dialler = Dialler(Policy(), None, DialConfig(connect_timeout=0.3), connect=connect)
     for host in ("8.1.0.1", "8.2.0.1", "8.3.0.1", "8.4.0.1", "2a01::1"):
         try:
             await dialler.dial(host, 80)

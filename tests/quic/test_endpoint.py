@@ -8,13 +8,12 @@ import hashlib
 import random
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pytest
-import uvloop
 
 from quicsocks.userspace.quic import udp
 from quicsocks.userspace.quic.batched_endpoint import BatchedEndpoint
@@ -23,12 +22,12 @@ from quicsocks.userspace.quic.factory import open_endpoint
 from quicsocks.userspace.quic.session import Route
 from quicsocks.userspace.quic.types import Address, Endpoint, Limits, Session, SessionHandler, Stream
 
+from .conftest import Runner
 from .dialled import dial_config, listen_config
 from .recorders import SessionLog, StreamLog
 
 ANY: Address = ("127.0.0.1", 0)
 ENGINE = "aioquic"
-Runner = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @pytest.fixture(params=["aioquic", "native"], autouse=True)
@@ -36,20 +35,6 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr("tests.quic.test_endpoint.ENGINE", request.param)
     engine: str = request.param
     return engine
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Runner:
-    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-
-    def run(main: Coroutine[Any, Any, None]) -> None:
-        async def bounded() -> None:
-            await asyncio.wait_for(main, 20)
-
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(bounded())
-
-    return run
 
 
 def _all_ended(logs: list[SessionLog]) -> bool:

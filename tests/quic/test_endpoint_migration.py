@@ -6,37 +6,20 @@ import asyncio
 import hashlib
 import random
 import socket
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import uvloop
 
 from quicsocks.userspace.quic.errors import LocalError
 from quicsocks.userspace.quic.factory import open_endpoint
 from quicsocks.userspace.quic.types import Address, Endpoint, PathChange, Session, SessionHandler
 
+from .conftest import Runner
 from .dialled import dial_config, listen_config
 from .recorders import SessionLog, StreamLog
 from .test_endpoint import Echo, until
 
 HOSTS = ["127.0.0.1", "::1"]
-Runner = Callable[[Coroutine[Any, Any, None]], None]
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Runner:
-    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-
-    def run(main: Coroutine[Any, Any, None]) -> None:
-        async def bounded() -> None:
-            await asyncio.wait_for(main, 20)
-
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(bounded())
-
-    return run
 
 
 @pytest.fixture(params=["batched", "portable"], autouse=True)

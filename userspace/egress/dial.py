@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -75,10 +74,11 @@ class Dialler:
         config: DialConfig | None = None,
         own_addresses: OwnAddresses | None = None,
         on_event: Callable[[str, str], None] | None = None,
-        connect: Connect | None = None,
+        *,
+        connect: Connect,
     ) -> None:
         self.policy = policy
-        self._connect = connect or connect_with_loop
+        self._connect = connect
         self._resolver = resolver
         self._config = config or DialConfig()
         self._own_addresses = own_addresses
@@ -280,30 +280,6 @@ class Dialler:
         if self._on_event is not None and now - self._told.get(kind, float("-inf")) >= 60.0:
             self._told[kind] = now
             self._on_event(kind, text)
-
-
-async def connect_with_loop(sock: socket.socket, address: SocketAddress) -> None:
-    """As ``loop.sock_connect``, which in uvloop 0.22 looks even literals up in a thread."""
-    try:
-        sock.connect(address)
-        return
-    except (BlockingIOError, InterruptedError):
-        pass
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock, _resolve, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(sock)
-    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if error:
-        raise OSError(error, os.strerror(error))
-
-
-def _resolve(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 def icmp_for(cause: Cause, destination: IPAddress, port: int, source: IPAddress | None = None) -> bytes:

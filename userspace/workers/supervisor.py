@@ -16,7 +16,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..concentrator import DRAIN_CLOSE, WATCH_INTERVAL, hand_out_first_link, keep_alive, shown_public, warn_of_keylog
+from ..concentrator import (
+    DRAIN_CLOSE,
+    WATCH_INTERVAL,
+    hand_out_first_link,
+    keep_alive,
+    shown_public,
+    until_stopped,
+    warn_of_keylog,
+)
 from ..enrolment import Registry
 from ..event_log import requested_folder, say_switched, shown
 from ..families import to_listen
@@ -261,13 +269,7 @@ async def supervise(settings: ConcentratorSettings, folder: StateFolder, events:
             if notifier.watchdog_interval:
                 tasks.append(asyncio.create_task(keep_alive(notifier)))
             _on_reload(supervisor, notifier, tasks)
-            if not stop.is_set():
-                shown = ", ".join(shown_address(host, port) for host, port in group.local_addresses)
-                events.info("listening", f"concentrator listening on {shown} (UDP), with {settings.workers} workers")
-                notifier.ready(f"listening on {shown}")
-            await stop.wait()
-            notifier.stopping("shutting down")
-            events.info("stopping", "shutting down")
+            await until_stopped(stop, notifier, events, group.local_addresses, f", with {settings.workers} workers")
         finally:
             for task in tasks:
                 task.cancel()

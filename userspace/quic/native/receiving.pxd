@@ -4,10 +4,6 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from .recovery cimport Recovery
 
-cdef enum:
-    MIN_ACK_DELAY_US = 1000
-    # What our min_ack_delay says, as handshaker_parameters has it.
-
 cdef enum Outcome:
     TAKEN = 0
     DROPPED = 1         # not authentic, malformed before that, or seen before

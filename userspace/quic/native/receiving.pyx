@@ -9,15 +9,15 @@ from libc.string cimport memcmp, memcpy
 
 from ..errors import PeerError
 
+from .ack_frequency cimport is_reordered, receive_ack_frequency
 from .core cimport BIDI, RUNNING, UNI
 from .crypto cimport SAMPLE, TAG, PacketKey, next_packet_key
 from .path cimport Path
-from .ranges cimport Range
 from .stream cimport OPEN, Stream
 from .wire cimport (
     ACK, ACK_ECN, ACK_FREQUENCY, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
-    CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR,
-    HANDSHAKE_DONE, IMMEDIATE_ACK, KEY_UPDATE_ERROR, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
+    CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR, HANDSHAKE_DONE,
+    IMMEDIATE_ACK, KEY_UPDATE_ERROR, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
     NEW_TOKEN, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID,
     STOP_SENDING, STREAM, STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET, STREAMS_BLOCKED_BIDI,
     STREAMS_BLOCKED_UNI, decode_number, get_varint, varint_size,
@@ -36,7 +36,6 @@ cdef enum:
     MOST_WAITING = 131072
     # Ranges of octets that wait for those before them, in all streams: 2 MiB, and twice as many as there are packets in
     # the largest window. Every second octet alone would otherwise cost eight times what the window allows for.
-    LONGEST_ACK_DELAY_US = 1 << 24
 cdef uint64_t LARGEST_OFFSET = (<uint64_t>1 << 62) - 1
 cdef uint64_t MOST_STREAMS = <uint64_t>1 << 60
 
@@ -221,7 +220,7 @@ cdef int _frames(
         eliciting = True
         if kind >= 0x40:
             probing = False
-            at = _ack_frequency(self, at, end) if kind == ACK_FREQUENCY else _extra(self, kind, at, end)
+            at = receive_ack_frequency(self, at, end) if kind == ACK_FREQUENCY else _extra(self, kind, at, end)
         elif kind >= STREAM and kind < STREAM + 8:
             at = _stream_frame(self, at, end, <int>kind)
             probing = False
@@ -251,7 +250,7 @@ cdef int _frames(
     if eliciting:
         self.eliciting_unreported += 1
         # RFC 9000 §13.2.1 of CE: of a run of marks, the first says it all.
-        if self.eliciting_unreported > self.ack_threshold or self.newly_marked or _reordered(self, number, newest):
+        if self.eliciting_unreported > self.ack_threshold or self.newly_marked or is_reordered(self, number, newest):
             self.ack_now = True
         elif self.ack_at == NEVER:
             self.ack_at = now + self.max_ack_delay
@@ -493,48 +492,6 @@ cdef const uint8_t* _control_frame(
         if at != NULL:
             self.peer_stream(a, True)
     # What is left is DATA_BLOCKED: for whoever looks for the reason of a stall.
-    return at
-
-
-cdef bint _reordered(Receiving self, uint64_t number, bint newest) noexcept:
-    # Whether an ACK has to tell at once that a packet is missing, or that one has come after all (RFC 9000 §13.2.1), with
-    # the threshold of draft-ietf-quic-ack-frequency §6.2.
-    cdef Range* ranges = self.received.items
-    cdef int last = self.received.count - 1
-    cdef uint64_t reported, missing
-    if not self.reordering_threshold:
-        return False
-    if self.reordering_threshold == 1:
-        return not newest or last > 0 and ranges[last].start == number
-    if not newest and number < self.largest_reported:
-        return True
-    # The lowest number that is missing, and has not been told to be by an ACK that went this far beyond it.
-    reported = 0
-    if self.largest_reported >= self.reordering_threshold:
-        reported = self.largest_reported - self.reordering_threshold + 1
-    missing = self.largest_received
-    while last > 0 and ranges[last].start > reported:
-        missing = ranges[last - 1].stop if ranges[last - 1].stop > reported else reported
-        last -= 1
-    return self.largest_received - missing >= self.reordering_threshold
-
-
-cdef const uint8_t* _ack_frequency(Receiving self, const uint8_t* at, const uint8_t* end) except? NULL:
-    cdef uint64_t values[4]
-    cdef int i
-    for i in range(4):
-        at = get_varint(at, end, &values[i])
-        if at == NULL:
-            return NULL
-    if values[2] < MIN_ACK_DELAY_US:
-        raise PeerError("a requested max_ack_delay below our min_ack_delay", PROTOCOL_VIOLATION)
-    if values[0] < self.ack_frequency_heard:
-        return at       # A later one has come before it.
-    self.ack_frequency_heard = values[0] + 1
-    self.ack_threshold = values[1]
-    # An end that waits too long makes the other suspect a loss: no longer than the parameter may say (RFC 9000 §18.2).
-    self.max_ack_delay = <double>min(values[2], <uint64_t>LONGEST_ACK_DELAY_US) * 1e-6
-    self.reordering_threshold = values[3]
     return at
 
 

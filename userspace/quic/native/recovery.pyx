@@ -4,13 +4,14 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from ..errors import PeerError
 
+from .ack_frequency cimport ask_for_acks
 from .core cimport BIDI, LEFT_OUT, UNI
 from .path cimport MARKING, NOT_MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, TRIAL_MARKS, TRYING, Path
 from .sent cimport ACKNOWLEDGED, LOST, NEVER_SENT, OUTSTANDING, SentFrame, SentPacket
 from .stream cimport OPEN, Stream
 from .wire cimport (
-    ACK, ACK_FREQUENCY, CRYPTO, EXTRA, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
-    PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID, STOP_SENDING, STREAM,
+    ACK, ACK_FREQUENCY, CRYPTO, EXTRA, HANDSHAKE_DONE, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI,
+    NEW_CONNECTION_ID, PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID, STOP_SENDING, STREAM,
 )
 
 cdef double NEVER = float("inf")
@@ -22,10 +23,6 @@ cdef enum:
     MOST_REORDERED = 256
     # Packets by which a path may be seen to reorder; losses behind it are left to the time threshold.
     MOST_BACKOFF = 12
-    ACKS_A_WINDOW = 64
-    # So many a round trip cost nothing on paths with losses (with 16, Reno and BBR lost up to 6 % of their goodput).
-    MOST_UNTOLD = 63
-    # Packets that a peer is asked to take before it acknowledges them: what a batch holds.
 
 
 cdef class Recovery(Core):
@@ -120,7 +117,7 @@ cdef class Recovery(Core):
         _detect_lost(self, now)
         self.path.controller.end_update(self.path.in_flight, now)
         if self.peer_min_ack_delay >= 0.0:
-            _ask_for_acks(self)
+            ask_for_acks(self)
         if self._newly_acked:
             self.pto_count = 0
             self.probes_wanted = 0
@@ -236,15 +233,6 @@ cdef void _judge_marks(
         path.controller.on_congestion_marks(marks - self.peer_marks, self._newest_sent_at, now)
     self.peer_ect0 = ect0
     self.peer_marks = marks
-
-
-cdef void _ask_for_acks(Recovery self) noexcept:
-    # draft-ietf-quic-ack-frequency §7: fewer acknowledgements, the larger the window. Small changes are not worth a frame.
-    cdef uint64_t wanted = self.path.controller.window // self.path.mtu // ACKS_A_WINDOW
-    wanted = 1 if wanted < 1 else MOST_UNTOLD if wanted > MOST_UNTOLD else wanted
-    if wanted >= 2 * self.threshold_asked or 2 * wanted <= self.threshold_asked:
-        self.threshold_asked = wanted
-        self.ack_frequency_pending = True
 
 
 cdef int _detect_lost(Recovery self, double now) except -1:
