@@ -23,6 +23,7 @@ LABELS = {VERSION_1: b"quic ", VERSION_2: b"quicv2 "}
 suites = st.sampled_from(SUITES)
 versions = st.sampled_from(VERSIONS)
 numbers = st.integers(0, 2**62 - 1)
+path_ids = st.one_of(st.just(0), st.integers(0, 2**32 - 1))
 headers = st.binary(max_size=64)
 payloads = st.one_of(st.binary(max_size=100), st.integers(0, 3000).map(lambda size: bytes([size & 0xFF]) * size))
 
@@ -152,19 +153,29 @@ def test_short_header_under_chacha20(sample: Sample) -> None:
 # --- Other implementations --------------------------------------------------------------------------------------------
 
 
-@given(suites, versions, st.binary(max_size=4), headers, payloads, numbers)
+def nonce_of(iv: bytes, path_id: int, number: int) -> bytes:
+    return (int.from_bytes(iv, "big") ^ path_id << 64 ^ number).to_bytes(12, "big")
+
+
+def test_nonce_of_a_path_is_the_drafts_sample() -> None:
+    # draft-ietf-quic-multipath §2.4
+    assert nonce_of(bytes.fromhex("6b26114b9cba2b63a9e8dd4f"), 3, 54321).hex() == "6b2611489cba2b63a9e8097e"
+
+
+@given(suites, versions, st.binary(max_size=4), headers, payloads, numbers, path_ids)
 def test_cryptography_seals_the_same(
-    suite: int, version: int, seed: bytes, header: bytes, payload: bytes, number: int
+    suite: int, version: int, seed: bytes, header: bytes, payload: bytes, number: int, path_id: int
 ) -> None:
     sealer, opener = keys(suite, version, seed)
     secret = secret_of(suite, seed)
     key = expand(suite, secret, version, b"key", 16 if suite == AES_128 else 32)
     iv = expand(suite, secret, version, b"iv", 12)
-    nonce = (int.from_bytes(iv, "big") ^ number).to_bytes(12, "big")
+    nonce = nonce_of(iv, path_id, number)
     oracle = (ChaCha20Poly1305 if suite == CHACHA20 else AESGCM)(key)
     sealed = oracle.encrypt(nonce, payload, header)
-    assert sealer.protected(header, payload, number) == header + sealed
-    assert opener.unprotected(header, sealed, number) == payload
+    assert sealer.protected(header, payload, number, path_id) == header + sealed
+    assert opener.unprotected(header, sealed, number, path_id) == payload
+    assert opener.unprotected(header, sealed, number, path_id ^ 1) is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -5,7 +5,9 @@ from libc.stdint cimport uint8_t, uint64_t
 from ..errors import PeerError
 
 from .core cimport Core
+from .path cimport Path
 from .ranges cimport Range
+from .space cimport Space
 from .wire cimport PROTOCOL_VIOLATION, get_varint
 
 cdef enum:
@@ -16,25 +18,25 @@ cdef enum:
     # Packets that a peer is asked to take before it acknowledges them: what a batch holds.
 
 
-cdef bint is_reordered(Core self, uint64_t number, bint newest) noexcept:
-    cdef Range* ranges = self.received.items
-    cdef int last = self.received.count - 1
+cdef bint is_reordered(Core self, Space space, uint64_t number, bint newest) noexcept:
+    cdef Range* ranges = space.received.items
+    cdef int last = space.received.count - 1
     cdef uint64_t reported, missing
     if not self.reordering_threshold:
         return False
     if self.reordering_threshold == 1:
         return not newest or last > 0 and ranges[last].start == number
-    if not newest and number < self.largest_reported:
+    if not newest and number < space.largest_reported:
         return True
     # The lowest number that is missing, and has not been told to be by an ACK that went this far beyond it.
     reported = 0
-    if self.largest_reported >= self.reordering_threshold:
-        reported = self.largest_reported - self.reordering_threshold + 1
-    missing = self.largest_received
+    if space.largest_reported >= self.reordering_threshold:
+        reported = space.largest_reported - self.reordering_threshold + 1
+    missing = space.largest_received
     while last > 0 and ranges[last].start > reported:
         missing = ranges[last - 1].stop if ranges[last - 1].stop > reported else reported
         last -= 1
-    return self.largest_received - missing >= self.reordering_threshold
+    return space.largest_received - missing >= self.reordering_threshold
 
 
 cdef const uint8_t* receive_ack_frequency(Core self, const uint8_t* at, const uint8_t* end) except? NULL:
@@ -58,7 +60,8 @@ cdef const uint8_t* receive_ack_frequency(Core self, const uint8_t* at, const ui
 
 cdef void ask_for_acks(Core self) noexcept:
     # Fewer acknowledgements, the larger the window (the draft's §7). Small changes are not worth a frame.
-    cdef uint64_t wanted = self.path.controller.window // self.path.mtu // ACKS_A_WINDOW
+    cdef Path path = self.space.path
+    cdef uint64_t wanted = path.controller.window // path.mtu // ACKS_A_WINDOW
     wanted = 1 if wanted < 1 else MOST_UNTOLD if wanted > MOST_UNTOLD else wanted
     if wanted >= 2 * self.threshold_asked or 2 * wanted <= self.threshold_asked:
         self.threshold_asked = wanted

@@ -16,6 +16,7 @@ from .path cimport MARKING, NOT_MARKING, SMALLEST_DATAGRAM, Path
 from .qlog cimport Qlog
 from .receiving cimport TOO_EARLY
 from .sending cimport ROOM
+from .space cimport Space
 from .stream cimport Stream, make_stream
 from .wire cimport (
     ACK_FREQUENCY, APPLICATION_CLOSE, CONNECTION_CLOSE, DATAGRAM, DATAGRAM_LENGTH, IMMEDIATE_ACK, put_varint,
@@ -45,7 +46,7 @@ cdef class Connection(ZeroRtt):
         self.version = version
         if encrypts:
             self.sending_early = False
-            self.phase_began = self.sent.next
+            self.space.phase_began = self.space.sent.next
             self.send_key = packet_key(suite, secret, version, True)
             self.send_header_key = header_key(suite, secret, version)
         else:
@@ -55,7 +56,8 @@ cdef class Connection(ZeroRtt):
 
     def set_peer(self, parameters, bytes cid, token):
         """What the peer's transport parameters allow, the connection ID to address it by, and that one's reset token."""
-        cdef Path path = self.path
+        cdef Space space = self.space
+        cdef Path path = space.path
         cdef double timeout
         self.peer_max_data = parameters.initial_max_data
         self.peer_stream_windows[0] = parameters.initial_max_stream_data_bidi_local
@@ -77,9 +79,9 @@ cdef class Connection(ZeroRtt):
         path.cid_length = <uint8_t>len(cid)
         memcpy(path.cid, <const char*>cid, len(cid))
         path.cid_sequence = 0
-        self.peer_cids[0] = (cid, token)
+        space.peer_cids[0] = (cid, token)
         if parameters.preferred_address is not None:
-            self.peer_cids[1] = (
+            space.peer_cids[1] = (
                 parameters.preferred_address.connection_id, parameters.preferred_address.stateless_reset_token
             )
         self._apply_windows()
@@ -100,18 +102,19 @@ cdef class Connection(ZeroRtt):
 
     def set_route(self, route, bint validated):
         """Where the handshake has been seen to go."""
-        self.path.route = route
-        self.path.alias = self.path.destination = None
-        self.path.validated = validated
+        cdef Path path = self.space.path
+        path.route = route
+        path.alias = path.destination = None
+        path.validated = validated
 
     def set_rtt(self, double sample):
         """The handshake's round-trip time, s."""
-        self.path.rtt.update(sample, 0.0)
+        self.space.path.rtt.update(sample, 0.0)
 
     def confirm(self, double now):
         """The handshake is confirmed (RFC 9001 §4.1.2)."""
         self.confirmed = True
-        self.issue_cids()
+        self.issue_cids(self.space)
 
     def send_handshake_done(self):
         self.handshake_done_wanted = True
@@ -195,7 +198,7 @@ cdef class Connection(ZeroRtt):
         self.now = now
         self.can_mark = True
         while count < MOST_PACKETS:
-            at = outlet.room(self.path, max(self.path.mtu_limit, <uint32_t>SMALLEST_DATAGRAM))
+            at = outlet.room(self.space.path, max(self.space.path.mtu_limit, <uint32_t>SMALLEST_DATAGRAM))
             if at == NULL:
                 return -1
             size = self.build(at, now)
@@ -218,14 +221,18 @@ cdef class Connection(ZeroRtt):
     def next_timer(self):
         """When ``handle_timer`` is due, s; inf: not at all."""
         cdef double at
+        cdef Space space
         if self.state != RUNNING:
             return self.close_at
         at = min(self.idle_at(), self.early_until)
         if self.send_key is not None:
-            at = min(at, self.sending_timer(), self.recovery_timer())
+            at = min(at, self.sending_timer())
+            for space in self.spaces:
+                at = min(at, self.recovery_timer(space))
         return at
 
     def handle_timer(self, double now):
+        cdef Space space
         cdef Path path
         self.now = now
         if self.state != RUNNING:
@@ -240,16 +247,17 @@ cdef class Connection(ZeroRtt):
             self.drop_early_key()
         if self.send_key is None:
             return
-        if now >= self.recovery_timer():
-            self.on_recovery_timer(now)
-            if self.qlog is not None:
-                _observe(self)
-        for path in list(self.paths):
-            if now >= path.give_up_at:
-                self._give_up(path, now)
-            elif now >= path.challenge_again_at:
-                path.challenge_pending = True
-                path.challenge_again_at = now + self.challenge_interval()
+        for space in self.spaces:
+            if now >= self.recovery_timer(space):
+                self.on_recovery_timer(space, now)
+                if self.qlog is not None:
+                    _observe(self)
+            for path in list(space.paths):
+                if now >= path.give_up_at:
+                    self._give_up(space, path, now)
+                elif now >= path.challenge_again_at:
+                    path.challenge_pending = True
+                    path.challenge_again_at = now + self.challenge_interval()
 
     cdef double idle_at(self):
         cdef double least = 3.0 * self.pto()
@@ -257,46 +265,47 @@ cdef class Connection(ZeroRtt):
             return NEVER
         return self.idle_from + (self.idle_timeout if self.idle_timeout > least else least)
 
-    def _give_up(self, Path path, double now):
+    def _give_up(self, Space space, Path path, double now):
         # RFC 9000 §8.2.4, §9.3.2: back to the last path that was validated, if there is one.
         cdef Path other
         cdef bint failed = path.challenged
         path.challenged = path.challenge_pending = False
         path.challenge_again_at = path.give_up_at = NEVER
-        if path is not self.path:
-            self.drop_path(path)
+        if path is not space.path:
+            space.drop_path(path)
             if failed and path.chosen:
                 self.events.append(("path", "lost", path.route, False))
             return
-        for other in self.paths[1:]:
+        for other in space.paths[1:]:
             if other.validated:
-                self.use_path(other, now)
-                self.drop_path(path)
+                self.use_path(space, other, now)
+                space.drop_path(path)
                 self.events.append(("path", "lost", path.route, False))
                 return
 
     def migrate(self, route, bint preferred):
         """On a client, go to another pair of addresses once it has been shown to work (RFC 9000 §9.2), the peer's preferred
         address or a local one. False: not now, or not with this peer."""
+        cdef Space space = self.space
         cdef Path path, other
-        if not self.is_client or not self.confirmed or self.state != RUNNING or not self.path.cid_length:
+        if not self.is_client or not self.confirmed or self.state != RUNNING or not space.path.cid_length:
             return False
         if self.peer_stays and not preferred:
             return False
-        path = self.find_path(route)
-        for other in self.paths[1:]:
+        path = self.find_path(space, route)
+        for other in space.paths[1:]:
             # Only the last wish counts. But where we have been, something may still come.
             if other.chosen and other is not path:
                 if other.validated:
                     self.leave_path(other, self.now)
                 else:
-                    self.drop_path(other)
-        if path is self.path:
+                    space.drop_path(other)
+        if path is space.path:
             return False
         if path is None:
-            path = self.add_path(route, self.now)
-            if not self.take_peer_cid(path):
-                self.drop_path(path)
+            path = self.add_path(space, route, self.now)
+            if not space.take_peer_cid(path):
+                space.drop_path(path)
                 return False
         path.chosen = True
         if not path.challenged:
@@ -400,13 +409,13 @@ cdef class Connection(ZeroRtt):
 
     def send_probe(self):
         """A PING, whatever the congestion window says, and by itself: it must not be as large as the path may not carry."""
-        self.lone_ping_wanted = True
+        self.space.lone_ping_wanted = True
         self.wake()
 
     def probe_with_handshake(self):
         """A probe timeout of the handshake's. There is none here before the handshake is confirmed (RFC 9002 §6.2.1), so
         that packets of both spaces go out again together (§6.2.4)."""
-        self.send_oldest_again()
+        self.send_oldest_again(self.space)
         self.wake()
 
     def update_keys(self):
@@ -415,7 +424,7 @@ cdef class Connection(ZeroRtt):
 
     def lose_everything(self):
         """All that is under way counts as lost."""
-        self.requeue_all()
+        self.requeue_all(self.space)
 
     def close(self, uint64_t code, bint application, str reason, double now):
         """Send CONNECTION_CLOSE and go quiet. A second call does nothing."""
@@ -452,7 +461,7 @@ cdef class Connection(ZeroRtt):
     @property
     def any_acknowledged(self):
         """Whether the peer has acknowledged a packet."""
-        return self.any_acked
+        return self.space.any_acked
 
     @property
     def is_running(self):
@@ -466,16 +475,16 @@ cdef class Connection(ZeroRtt):
     @property
     def route(self):
         """Of the path in use."""
-        return self.path.route
+        return self.space.path.route
 
     @property
     def route_validated(self):
-        return self.path.validated
+        return self.space.path.validated
 
     @property
     def spins(self):
         """Whether the path in use shows its RTT (RFC 9000 §17.4)."""
-        return self.path.spins
+        return self.space.path.spins
 
     @property
     def last_heard(self):
@@ -485,9 +494,14 @@ cdef class Connection(ZeroRtt):
     @property
     def peer_reset_tokens(self):
         """Of the connection IDs in use (RFC 9000 §10.3.1)."""
+        cdef Space space
         cdef Path path
-        cdef set used = {path.cid_sequence for path in self.paths if path.cid_length}
-        return [token for sequence, (_, token) in self.peer_cids.items() if token and sequence in used]
+        cdef set used
+        cdef list tokens = []
+        for space in self.spaces:
+            used = {path.cid_sequence for path in space.paths if path.cid_length}
+            tokens += [token for sequence, (_, token) in space.peer_cids.items() if token and sequence in used]
+        return tokens
 
     def begin_log(self, Qlog log not None, double now):
         """Write what happens from now on into log, and how things stand."""
@@ -496,8 +510,8 @@ cdef class Connection(ZeroRtt):
         log.record(
             "quic:recovery_parameters_set",
             {
-                "reordering_threshold": self.packet_threshold, "time_threshold": 1.125, "timer_granularity": 1,
-                "initial_rtt": 333.0, "max_datagram_size": self.path.mtu, "persistent_congestion_threshold": 3,
+                "reordering_threshold": self.space.packet_threshold, "time_threshold": 1.125, "timer_granularity": 1,
+                "initial_rtt": 333.0, "max_datagram_size": self.space.path.mtu, "persistent_congestion_threshold": 3,
             },
             now,
         )
@@ -525,7 +539,7 @@ cdef class Connection(ZeroRtt):
 
     def statistics(self):
         """The same, and how things stand now; times in s, sizes in octets."""
-        path = self.path
+        path = self.space.path
         return {
             **self.counted(),
             "smoothed_rtt": path.rtt.smoothed,
@@ -549,4 +563,5 @@ cdef int _observe(Connection self) except -1:
     cdef const char* state = "handshake_confirmed" if self.confirmed else "handshake_complete"
     if self.state != RUNNING:
         state = "closing" if self.state == CLOSING else "draining" if self.state == DRAINING else "closed"
-    return self.qlog.observe(self.path, self.sent.outstanding_eliciting, self.pto_count, state, self.now)
+    cdef Space space = self.space
+    return self.qlog.observe(space.path, space.sent.outstanding_eliciting, space.pto_count, state, self.now)

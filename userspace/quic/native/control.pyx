@@ -5,6 +5,7 @@ from libc.string cimport memcpy
 
 from .path cimport Path
 from .ranges cimport Range
+from .space cimport Space
 from .stream cimport OPEN, Stream
 from .wire cimport (
     ACK, ACK_ECN, ACK_FREQUENCY, CRYPTO, DATA_BLOCKED, EXTRA, HANDSHAKE_DONE, IMMEDIATE_ACK, MAX_DATA, MAX_STREAM_DATA,
@@ -19,26 +20,26 @@ cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
 
 
 cdef class Control(Receiving):
-    cdef uint8_t* put_ack(self, uint8_t* at, uint8_t* end, double now) except NULL:
-        cdef int index = self.received.count - 1
+    cdef uint8_t* put_ack(self, Space space, uint8_t* at, uint8_t* end, double now) except NULL:
+        cdef int index = space.received.count - 1
         cdef int last, count
-        cdef Range* ranges = self.received.items
+        cdef Range* ranges = space.received.items
         cdef uint64_t delay, smallest
         cdef uint8_t* begin = at
-        cdef bint marked = (self.marks[1] | self.marks[2] | self.marks[3]) != 0
+        cdef bint marked = (space.marks[1] | space.marks[2] | space.marks[3]) != 0
         cdef Py_ssize_t room = end - at - 1 - 8 - 4 - 2 - 8 - (24 if marked else 0)
         if index < 0 or room < 0:
             return at
         # What the peer knows that we have received needs no more words.
         last = index
         count = 0
-        while last > 0 and count < MOST_ACK_RANGES - 1 and ranges[last - 1].stop > self.report_floor and room >= 16:
+        while last > 0 and count < MOST_ACK_RANGES - 1 and ranges[last - 1].stop > space.report_floor and room >= 16:
             last -= 1
             count += 1
             room -= 16
-        delay = <uint64_t>((now - self.largest_received_at) * 1e6) >> 3 if now > self.largest_received_at else 0
+        delay = <uint64_t>((now - space.largest_received_at) * 1e6) >> 3 if now > space.largest_received_at else 0
         at[0] = ACK_ECN if marked else ACK
-        at = put_varint(at + 1, self.largest_received)
+        at = put_varint(at + 1, space.largest_received)
         at = put_varint(at, min(delay, <uint64_t>0x3fffffff))
         at = put_varint(at, <uint64_t>count)
         at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
@@ -49,17 +50,19 @@ cdef class Control(Receiving):
             at = put_varint(at, ranges[index].stop - 1 - ranges[index].start)
             smallest = ranges[index].start
         if marked:
-            at = put_varint(at, self.marks[2])
-            at = put_varint(at, self.marks[1])
-            at = put_varint(at, self.marks[3])
+            at = put_varint(at, space.marks[2])
+            at = put_varint(at, space.marks[1])
+            at = put_varint(at, space.marks[3])
         if at > end:
             return begin
-        self.sent.add_frame(ACK, self.largest_received, 0, 0, False)
-        self.largest_reported = self.largest_received
+        space.sent.add_frame(ACK, space.largest_received, space.id, 0, False)
+        space.largest_reported = space.largest_received
         return at
 
-    cdef uint8_t* put_control(self, uint8_t* at, uint8_t* end, double now, bint* expand) except NULL:
-        cdef Path path = self.path
+    cdef uint8_t* put_control(
+        self, Space space, uint8_t* at, uint8_t* end, double now, bint* expand
+    ) except NULL:
+        cdef Path path = space.path
         cdef int kind
         cdef uint64_t sequence, room
         cdef bytes cid, token, frame
@@ -71,8 +74,8 @@ cdef class Control(Receiving):
             at[0] = HANDSHAKE_DONE
             at += 1
             self.handshake_done_wanted = False
-            self.sent.add_frame(HANDSHAKE_DONE, 0, 0, 0, False)
-        if self.probes_wanted and self.peer_min_ack_delay >= 0.0 and at < end:
+            space.sent.add_frame(HANDSHAKE_DONE, 0, 0, 0, False)
+        if space.probes_wanted and self.peer_min_ack_delay >= 0.0 and at < end:
             at[0] = IMMEDIATE_ACK
             at += 1
         if self.ack_frequency_pending and end - at >= 2 + 4 * 8:
@@ -82,7 +85,7 @@ cdef class Control(Receiving):
             at = put_varint(at, self.threshold_asked)
             at = put_varint(at, <uint64_t>(self.peer_max_ack_delay * 1e6 + 0.5))
             at = put_varint(at, 1)
-            self.sent.add_frame(ACK_FREQUENCY, self.ack_frequency_next, 0, 0, False)
+            space.sent.add_frame(ACK_FREQUENCY, self.ack_frequency_next, 0, 0, False)
             self.ack_frequency_next += 1
         while self.extra_pending:
             sequence = self.extra_pending[0]
@@ -92,7 +95,7 @@ cdef class Control(Receiving):
             del self.extra_pending[0]
             memcpy(at, <const char*>frame, <size_t>len(frame))
             at += len(frame)
-            self.sent.add_frame(EXTRA, sequence, 0, 0, False)
+            space.sent.add_frame(EXTRA, sequence, 0, 0, False)
         while path.response_count and end - at >= 9:
             path.response_count -= 1
             at = put_path_frame(at, PATH_RESPONSE, path.responses[path.response_count])
@@ -101,9 +104,9 @@ cdef class Control(Receiving):
             path.challenge_pending = False
             at = put_path_frame(at, PATH_CHALLENGE, path.challenge)
             expand[0] = True
-        while self.own_cids_pending and end - at >= 3 + 16 + 20 + 16:
-            sequence = self.own_cids_pending.pop(0)
-            cid = self.own_cids[sequence]
+        while space.own_cids_pending and end - at >= 3 + 16 + 20 + 16:
+            sequence = space.own_cids_pending.pop(0)
+            cid = space.own_cids[sequence]
             token = self.reset_token(cid)
             at[0] = NEW_CONNECTION_ID
             at = put_varint(at + 1, sequence)
@@ -113,27 +116,27 @@ cdef class Control(Receiving):
             at += 1 + len(cid)
             memcpy(at, <const char*>token, 16)
             at += 16
-            self.sent.add_frame(NEW_CONNECTION_ID, sequence, 0, 0, False)
-        while self.retire_pending and end - at >= 9:
-            sequence = self.retire_pending.pop(0)
+            space.sent.add_frame(NEW_CONNECTION_ID, sequence, space.id, 0, False)
+        while space.retire_pending and end - at >= 9:
+            sequence = space.retire_pending.pop(0)
             at[0] = RETIRE_CONNECTION_ID
             at = put_varint(at + 1, sequence)
-            self.sent.add_frame(RETIRE_CONNECTION_ID, sequence, 0, 0, False)
+            space.sent.add_frame(RETIRE_CONNECTION_ID, sequence, space.id, 0, False)
         if self.max_data_pending and end - at >= 9:
             self.max_data_pending = False
             self.max_data_sent = self.max_data
-            at = _limit(self, at, MAX_DATA, self.max_data)
+            at = _limit(space, at, MAX_DATA, self.max_data)
         for kind in range(2):
             if self.max_streams_pending[kind] and end - at >= 9:
                 self.max_streams_pending[kind] = False
                 self.max_streams_sent[kind] = self.max_streams[kind]
-                at = _limit(self, at, MAX_STREAMS_BIDI + kind, self.max_streams[kind])
+                at = _limit(space, at, MAX_STREAMS_BIDI + kind, self.max_streams[kind])
             if self.streams_blocked_pending[kind] and end - at >= 9:
                 self.streams_blocked_pending[kind] = False
-                at = _limit(self, at, STREAMS_BLOCKED_BIDI + kind, self.peer_max_streams[kind])
+                at = _limit(space, at, STREAMS_BLOCKED_BIDI + kind, self.peer_max_streams[kind])
         if self.data_blocked_pending and end - at >= 9:
             self.data_blocked_pending = False
-            at = _limit(self, at, DATA_BLOCKED, self.peer_max_data)
+            at = _limit(space, at, DATA_BLOCKED, self.peer_max_data)
         while self.announcing and end - at >= 2 * 17:
             stream = self.announcing.pop()
             stream.announced = False
@@ -146,14 +149,14 @@ cdef class Control(Receiving):
                     at[0] = MAX_STREAM_DATA
                     at = put_varint(at + 1, stream.number)
                     at = put_varint(at, stream.max_receive)
-                    self.sent.add_frame(MAX_STREAM_DATA, stream.number, 0, 0, False)
+                    space.sent.add_frame(MAX_STREAM_DATA, stream.number, 0, 0, False)
             if stream.stop_pending:
                 stream.stop_pending = False
                 if stream.final == OPEN:
                     at[0] = STOP_SENDING
                     at = put_varint(at + 1, stream.number)
                     at = put_varint(at, stream.stop_code)
-                    self.sent.add_frame(STOP_SENDING, stream.number, 0, 0, False)
+                    space.sent.add_frame(STOP_SENDING, stream.number, 0, 0, False)
         while end - at > 24 and self.crypto_out.next(UNKNOWN, <size_t>(end - at) - 24, &offset, &size, &fin) and size:
             at[0] = CRYPTO
             at = put_varint(at + 1, offset)
@@ -161,7 +164,7 @@ cdef class Control(Receiving):
             self.crypto_out.blocks.read(offset, at, size)
             at += size
             self.crypto_out.on_sent(offset, size, False)
-            self.sent.add_frame(CRYPTO, 0, offset, <uint32_t>size, False)
+            space.sent.add_frame(CRYPTO, 0, offset, <uint32_t>size, False)
         return at
 
 
@@ -173,8 +176,8 @@ cdef uint8_t* put_path_frame(uint8_t* at, uint8_t kind, uint64_t data) noexcept:
     return at + 9
 
 
-cdef uint8_t* _limit(Control self, uint8_t* at, int kind, uint64_t value) except NULL:
+cdef uint8_t* _limit(Space space, uint8_t* at, int kind, uint64_t value) except NULL:
     at[0] = <uint8_t>kind
     at = put_varint(at + 1, value)
-    self.sent.add_frame(<uint8_t>kind, value, 0, 0, False)
+    space.sent.add_frame(<uint8_t>kind, value, 0, 0, False)
     return at

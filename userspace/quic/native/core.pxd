@@ -1,4 +1,4 @@
-"""The state of a connection's application-data packet space, which the files of the datapath share.
+"""The state of a connection behind the handshake, which the files of the datapath share.
 
 One class in five layers, so that each file has one topic: ``core`` holds state, streams and flow control, ``recovery``
 acknowledgements and loss, ``receiving`` packets and frames that arrive, ``control`` the frames that leave but for streams
@@ -10,16 +10,13 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .crypto cimport HeaderKey, PacketKey
 from .path cimport Path
 from .qlog cimport Qlog
-from .ranges cimport RangeSet
 from .receive_buffer cimport ReceiveBuffer
 from .send_buffer cimport SendBuffer
-from .sent cimport SentPackets
+from .space cimport Space
 from .stream cimport Owner, ReadyQueue, Stream
 
 cdef enum:
     PRIORITIES = 4
-    LEFT_OUT = 8
-    # Packet numbers left out that are remembered: those of two windows of a few thousand packets.
     BIDI = 0
     UNI = 1
 
@@ -77,9 +74,7 @@ cdef class Core(Owner):
     cdef int version
     cdef bint key_phase
     cdef bint update_wanted
-    cdef uint64_t phase_began           # the first packet number sent under the present key
     cdef bint phase_acked
-    cdef uint64_t phase_received        # the lowest number received under the present key
     cdef double former_until
     cdef uint64_t forged                # packets that failed to authenticate (RFC 9001 §6.6)
 
@@ -88,61 +83,26 @@ cdef class Core(Owner):
     cdef HeaderKey early_header_key
     cdef double early_until             # when a server stops reading them
     cdef bint reading_early             # the frames at hand are of such a packet
-    cdef uint64_t early_stop            # above the largest number of one received
-    cdef uint64_t one_rtt_from          # the smallest number of a 1-RTT packet received
     cdef bint sending_early             # ``send_key`` is a client's 0-RTT key
-    cdef uint64_t refused_stop          # what was sent below was sent early, and has been rejected
 
-    # Packets received.
-    cdef RangeSet received
-    cdef uint64_t received_floor        # all below counts as received before
-    cdef uint64_t report_floor          # the peer knows of all below that we have received
-    cdef uint64_t largest_received
-    cdef bint any_received
-    cdef double largest_received_at
-    cdef uint32_t eliciting_unreported
-    cdef bint ack_now
-    cdef double ack_at
-    cdef uint64_t marks[4]              # packets received by ECN codepoint
+    # Packet numbers, and what goes with them.
+    cdef list spaces                    # all of them
+    cdef Space space                    # the one by which data goes
     cdef double max_ack_delay           # ours, s
     # As the peer has asked for (draft-ietf-quic-ack-frequency); RFC 9000 §13.2 until then.
     cdef uint64_t ack_threshold         # ack-eliciting packets that need no ACK at once
     cdef uint64_t reordering_threshold  # 0: reordering is no reason for an ACK
     cdef uint64_t ack_frequency_heard   # sequence numbers below have been seen
-    cdef uint64_t largest_reported      # the largest packet number in an ACK frame of ours
-    cdef bint marked_before             # whether the last packet came with CE
-    cdef bint newly_marked              # and the one before it did not
-
-    # Packets sent.
-    cdef SentPackets sent
-    cdef uint64_t oldest                # no packet below is outstanding
-    cdef uint64_t largest_acked
-    cdef bint any_acked
-    cdef double last_eliciting_at
-    cdef double loss_at
-    cdef uint32_t pto_count
-    cdef bint heard_since_pto           # an authentic packet has come since the last probe timeout
-    cdef int probes_wanted              # packets that go whatever the congestion window says
-    cdef uint32_t packet_threshold
     cdef double peer_max_ack_delay
     cdef int peer_ack_exponent
     cdef double peer_min_ack_delay      # s; negative: the peer takes no ACK_FREQUENCY
     cdef uint64_t ack_frequency_next    # sequence number
     cdef uint64_t threshold_asked
     cdef bint ack_frequency_pending
-    cdef uint64_t skip_at               # the next packet number to be left out
-    cdef uint64_t left_out[LEFT_OUT]    # the last that were (RFC 9000 §21.4), a ring; none is 0
-    cdef uint32_t left_out_count
-    cdef uint32_t silent_packets        # without anything that elicits an ACK, in a row
-    cdef uint64_t peer_ect0             # packets that the peer has reported to have come with ECT(0)
-    cdef uint64_t peer_marks            # and with CE
-    cdef uint64_t marks_sent            # packets sent with ECT(0), on all paths
     cdef bint can_mark                  # the sockets can set ECN bits
     cdef int departing_ecn              # of the packet that was built last
 
-    # Paths: the first is the one in use.
-    cdef list paths
-    cdef Path path
+    # Paths.
     cdef uint32_t next_path_id
     cdef str congestion
     cdef bint peer_stays                # disable_active_migration (RFC 9000 §18.2)
@@ -151,15 +111,8 @@ cdef class Core(Owner):
     cdef object random_bytes
     cdef object new_cid
     cdef object reset_token
-    cdef dict own_cids                  # sequence number -> ID
-    cdef uint64_t next_own_cid
-    cdef list own_cids_pending          # sequence numbers to be sent
     cdef int own_cid_length
     cdef int peer_cid_limit             # how many of ours the peer will keep
-    cdef dict peer_cids                 # sequence number -> (ID, reset token), unused ones and those in use
-    cdef uint64_t peer_cids_retired     # all below
-    cdef list retire_pending
-    cdef set retired_early              # sequence numbers at or above `peer_cids_retired` that we have given back
 
     # Streams.
     cdef dict streams
@@ -194,8 +147,6 @@ cdef class Core(Owner):
     # The rest of what is to be sent.
     cdef SendBuffer crypto_out
     cdef ReceiveBuffer crypto_in
-    cdef bint ping_wanted
-    cdef bint lone_ping_wanted          # in a packet of its own, whatever the congestion window says
     cdef bint handshake_done_wanted
     cdef object datagrams               # deque of (bytes, time)
     cdef int datagrams_waiting
@@ -221,7 +172,10 @@ cdef class Core(Owner):
 
     cdef int wake(self) except -1
     cdef uint64_t chance(self) noexcept
-    cdef double pto(self) noexcept      # RFC 9002 §6.2.1, without backoff, max_ack_delay included
+    cdef double pto_on(self, Path path) noexcept        # RFC 9002 §6.2.1, without backoff, max_ack_delay included
+    cdef double pto(self) noexcept                      # the longest of all spaces' paths in use
+    cdef int begin_phase(self) noexcept                 # the keys have changed (RFC 9001 §6)
+    cdef bint phase_used(self) noexcept                 # whether packets were sent under the present keys
 
     # Streams.
     cdef Stream peer_stream(self, uint64_t number, bint receiving)     # None: over and forgotten
@@ -231,18 +185,15 @@ cdef class Core(Owner):
     cdef bint any_ready(self) noexcept
 
     # Connection IDs and paths.
-    cdef int issue_cids(self) except -1
-    cdef int take_peer_cid(self, Path path) except -1   # address the peer by another of its IDs there; 0: none left
-    cdef int retire_peer_cid(self, uint64_t sequence) except -1
-    cdef Path find_path(self, object route)
-    cdef Path add_path(self, object route, double now)
+    cdef Space space_of(self, uint64_t path_id)         # None when there is none
+    cdef int issue_cids(self, Space space) except -1
+    cdef Path find_path(self, Space space, object route)
+    cdef Path add_path(self, Space space, object route, double now)
     cdef int validate(self, Path path, double now) except -1    # challenge it until it answers or is given up
     cdef double challenge_interval(self) noexcept       # s until it is challenged again
     cdef int start_patience(self, Path path, double now) except -1      # count from now what it takes to answer
-    cdef int use_path(self, Path path, double now) except -1
+    cdef int use_path(self, Space space, Path path, double now) except -1
     cdef int leave_path(self, Path path, double now) except -1  # on a client: keep it for a while
-    cdef int drop_path(self, Path path) except -1       # forget it, and give back its connection ID
-    cdef bint address_peer(self, Path path)             # whether there is a connection ID to address the peer by there
-    cdef int path_validated(self, Path path, double now) except -1
+    cdef int path_validated(self, Space space, Path path, double now) except -1
     cdef uint32_t max_datagram(self) noexcept           # largest DATAGRAM payload now
     cdef int size_changed(self) except -1

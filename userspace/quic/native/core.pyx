@@ -8,22 +8,20 @@ from libc.string cimport memcpy
 from ..errors import PeerError
 
 from .path cimport Path, make_path
-from .ranges cimport RangeSet
 from .receive_buffer cimport ReceiveBuffer
 from .send_buffer cimport SendBuffer
-from .sent cimport SentPackets
+from .space cimport Space, make_space
 from .stream cimport Owner, ReadyQueue, Stream, make_stream
-from .wire cimport CONNECTION_ID_LIMIT_ERROR, STREAM_LIMIT_ERROR, STREAM_STATE_ERROR
+from .wire cimport STREAM_LIMIT_ERROR, STREAM_STATE_ERROR
 
 cdef double NEVER = float("inf")
+cdef uint64_t UNKNOWN = <uint64_t>0xffffffffffffffff
 cdef double GRANULARITY = 0.001     # RFC 9002 §6.1.2
 cdef enum:
     FIRST_SKIP = 256
     # A packet number is left out now and then, so that a peer that acknowledges what it has not seen is found out.
     OWN_CIDS = 4
     # Connection IDs that the peer may have of us: one in use, one for a path that it validates, and two to spare.
-    MOST_RETIRED = 64
-    # RETIRE_CONNECTION_ID frames that wait to be sent (RFC 9000 §5.1.2: a limit there must be).
     MOST_PATHS = 4
     # Paths remembered: the one in use, and those that are being validated.
     SMALLEST_HIGH_WATER = 16 << 10
@@ -53,6 +51,8 @@ cdef class Core(Owner):
     ):
         cdef int kind
         cdef bytes seed = random_bytes(16)
+        cdef Space space
+        cdef Path path
         self.is_client = is_client
         self.limits = limits
         self.now = now
@@ -64,38 +64,28 @@ cdef class Core(Owner):
         self.spin_seed = self._chance[0] ^ self._chance[1] << 1
         self.version = 1
         self.early_until = NEVER
-        self.one_rtt_from = <uint64_t>0xffffffffffffffff
-        self.received = RangeSet()
-        self.sent = SentPackets()
-        self.ack_at = self.loss_at = self.pacing_at = self.close_at = NEVER
+        self.pacing_at = self.close_at = NEVER
         self.max_ack_delay = 0.025
         self.peer_max_ack_delay = 0.025
         self.peer_min_ack_delay = -1.0
         self.ack_threshold = self.threshold_asked = 1
         self.reordering_threshold = 1
         self.peer_ack_exponent = 3
-        self.packet_threshold = 3
-        self.skip_at = FIRST_SKIP + self.chance() % FIRST_SKIP
         self.congestion = limits.congestion
-        self.path = make_path(route, 0, self.congestion, limits.max_udp_payload, INITIAL_RTT, now)
-        self.path.validated = True
+        path = make_path(route, 0, self.congestion, limits.max_udp_payload, INITIAL_RTT, now)
+        path.validated = True
+        memcpy(path.heard_cid, <const char*>own_cid, <size_t>min(len(own_cid), 20))
+        self.space = space = make_space(0, path, own_cid, FIRST_SKIP + self.chance() % FIRST_SKIP)
+        self.spaces = [space]
         self.next_path_id = 1
-        self.paths = [self.path]
         self.random_bytes = random_bytes
         self.new_cid = new_cid
         self.reset_token = reset_token
-        self.own_cids = {0: own_cid}
         self.own_cid_length = <int>len(own_cid)
-        memcpy(self.path.heard_cid, <const char*>own_cid, <size_t>min(len(own_cid), 20))
-        self.next_own_cid = 1
         if preferred_cid:
-            self.own_cids[1] = preferred_cid
-            self.next_own_cid = 2
-        self.own_cids_pending = []
+            space.own_cids[1] = preferred_cid
+            space.next_own_cid = 2
         self.peer_cid_limit = 2
-        self.peer_cids = {}
-        self.retire_pending = []
-        self.retired_early = set()
         self.streams = {}
         self.max_streams[BIDI] = self.max_streams_sent[BIDI] = limits.max_streams_bidi
         self.max_streams[UNI] = self.max_streams_sent[UNI] = limits.max_streams_uni
@@ -129,8 +119,32 @@ cdef class Core(Owner):
         self._chance[1] = x ^ y ^ (x >> 17) ^ (y >> 26)
         return self._chance[1] + y
 
+    cdef double pto_on(self, Path path) noexcept:
+        return path.rtt.timeout(GRANULARITY) + self.peer_max_ack_delay
+
     cdef double pto(self) noexcept:
-        return self.path.rtt.timeout(GRANULARITY) + self.peer_max_ack_delay
+        cdef double longest = 0.0
+        cdef Space space
+        for space in self.spaces:
+            longest = max(longest, self.pto_on(space.path))
+        return longest
+
+    cdef int begin_phase(self) noexcept:
+        cdef Space space
+        self.key_phase = not self.key_phase
+        self.phase_acked = False
+        self.counters.key_updates += 1
+        for space in self.spaces:
+            space.phase_began = space.sent.next
+            space.phase_received = UNKNOWN
+        return 0
+
+    cdef bint phase_used(self) noexcept:
+        cdef Space space
+        for space in self.spaces:
+            if space.sent.next != space.phase_began:
+                return True
+        return False
 
     # What streams ask of their owner.
 
@@ -186,7 +200,7 @@ cdef class Core(Owner):
         return share if share < most else most
 
     cdef double round_trip(self) noexcept:
-        return self.path.rtt.smoothed
+        return self.space.path.rtt.smoothed
 
     cdef int forget(self, Stream stream) except -1:
         cdef int kind = <int>(stream.number >> 1 & 1)
@@ -282,42 +296,27 @@ cdef class Core(Owner):
                 return True
         return False
 
+    cdef Space space_of(self, uint64_t path_id):
+        cdef Space space
+        for space in self.spaces:
+            if space.id == path_id:
+                return space
+        return None
+
     # Connection IDs (RFC 9000 §5.1).
 
-    cdef int issue_cids(self) except -1:
-        while len(self.own_cids) < min(OWN_CIDS, self.peer_cid_limit):
-            self.own_cids[self.next_own_cid] = self.new_cid()
-            self.own_cids_pending.append(self.next_own_cid)
-            self.next_own_cid += 1
-        return 0
-
-    cdef int take_peer_cid(self, Path path) except -1:
-        cdef bytes cid
-        cdef uint64_t sequence
-        cdef set used = {(<Path>other).cid_sequence for other in self.paths if other is not path}
-        for sequence in sorted(self.peer_cids):
-            if sequence not in used and (sequence != path.cid_sequence or not path.cid_length):
-                cid = self.peer_cids[sequence][0]
-                path.cid_length = <uint8_t>len(cid)
-                path.cid_sequence = sequence
-                memcpy(path.cid, <const uint8_t*><const char*>cid, len(cid))
-                return 1
-        return 0
-
-    cdef int retire_peer_cid(self, uint64_t sequence) except -1:
-        self.peer_cids.pop(sequence, None)
-        if len(self.retire_pending) >= MOST_RETIRED:
-            raise PeerError("too many connection IDs to retire", CONNECTION_ID_LIMIT_ERROR)
-        self.retire_pending.append(sequence)
-        if sequence >= self.peer_cids_retired:
-            self.retired_early.add(sequence)
+    cdef int issue_cids(self, Space space) except -1:
+        while len(space.own_cids) < min(OWN_CIDS, self.peer_cid_limit):
+            space.own_cids[space.next_own_cid] = self.new_cid()
+            space.own_cids_pending.append(space.next_own_cid)
+            space.next_own_cid += 1
         return 0
 
     # Paths (RFC 9000 §9).
 
-    cdef Path find_path(self, object route):
+    cdef Path find_path(self, Space space, object route):
         cdef Path path
-        for path in self.paths:
+        for path in space.paths:
             # A client's wildcard socket may know its own address better than when it dialled.
             if path.route == route or (
                 self.is_client and path.route.remote == route.remote and path.route.socket == route.socket
@@ -326,23 +325,23 @@ cdef class Core(Owner):
                 return path
         return None
 
-    cdef Path add_path(self, object route, double now):
+    cdef Path add_path(self, Space space, object route, double now):
         # RFC 9000 §9.4: what is known of the path in use holds only where a NAT has chosen another port.
-        cdef bint same_host = not self.is_client and route.remote[0] == self.path.route.remote[0] \
-            and route.local == self.path.route.local
+        cdef bint same_host = not self.is_client and route.remote[0] == space.path.route.remote[0] \
+            and route.local == space.path.route.local
         cdef Path path = make_path(
-            route, self.next_path_id, self.congestion, self.path.mtu_limit,
-            self.path.rtt.smoothed if same_host else INITIAL_RTT, now
+            route, self.next_path_id, self.congestion, space.path.mtu_limit,
+            space.path.rtt.smoothed if same_host else INITIAL_RTT, now
         )
         cdef Path other, victim = None
-        if len(self.paths) >= MOST_PATHS:
+        if len(space.paths) >= MOST_PATHS:
             # Who makes up addresses must not make us forget the one that is known to be right.
-            for other in self.paths[1:]:
+            for other in space.paths[1:]:
                 if victim is None or victim.validated or not other.validated:
                     victim = other
-            self.drop_path(victim)
+            space.drop_path(victim)
         self.next_path_id += 1
-        self.paths.append(path)
+        space.paths.append(path)
         return path
 
     cdef int validate(self, Path path, double now) except -1:
@@ -361,28 +360,14 @@ cdef class Core(Owner):
     cdef double challenge_interval(self) noexcept:
         return max(self.pto(), LEAST_CHALLENGE_INTERVAL)
 
-    cdef bint address_peer(self, Path path):
-        # RFC 9000 §9.5: a connection ID for each pair of addresses, lest whoever watches both follow the peer. Where only
-        # a NAT has changed its mind, they can anyway: the same one does, and others are not used up.
-        cdef Path former = path.former
-        if path.cid_length or not self.path.cid_length:
-            return True
-        path.former = None
-        if former is not None and former.cid_length and former.cid_sequence in self.peer_cids:
-            path.cid_length = former.cid_length
-            path.cid_sequence = former.cid_sequence
-            memcpy(path.cid, former.cid, former.cid_length)
-            return True
-        return self.take_peer_cid(path)
-
-    cdef int use_path(self, Path path, double now) except -1:
-        cdef Path former = self.path
-        if path is former or not self.address_peer(path):
+    cdef int use_path(self, Space space, Path path, double now) except -1:
+        cdef Path former = space.path
+        if path is former or not space.address_peer(path):
             return 0
-        self.path = path
-        path.controlled = self.sent.next
-        self.paths.remove(path)
-        self.paths.insert(0, path)
+        space.path = path
+        path.controlled = space.sent.next
+        space.paths.remove(path)
+        space.paths.insert(0, path)
         if not path.challenged:
             path.give_up_at = NEVER
         if self.is_client and path.route.remote != former.route.remote:
@@ -392,8 +377,8 @@ cdef class Core(Owner):
                 self.leave_path(former, now)
             else:
                 self.validate(former, now)  # RFC 9000 §9.3.3: somebody may have sent on what the peer sent there.
-        self.loss_at = NEVER
-        self.pto_count = 0
+        space.loss_at = NEVER
+        space.pto_count = 0
         self.events.append(("path", "added", path.route, path.validated))
         return self.size_changed()
 
@@ -404,21 +389,11 @@ cdef class Core(Owner):
         path.give_up_at = now + _patience(self)
         return 0
 
-    cdef int drop_path(self, Path path) except -1:
-        cdef Path other
-        self.paths.remove(path)
-        if path.cid_length and path.cid_sequence in self.peer_cids:
-            for other in self.paths:
-                if other.cid_length and other.cid_sequence == path.cid_sequence:
-                    return 0
-            self.retire_peer_cid(path.cid_sequence)
-        return 0
-
-    cdef int path_validated(self, Path path, double now) except -1:
+    cdef int path_validated(self, Space space, Path path, double now) except -1:
         path.challenged = path.challenge_pending = False
         path.challenge_again_at = NEVER
         # What the peer does not use after all is forgotten, and its connection ID given back.
-        path.give_up_at = NEVER if path is self.path else now + _patience(self)
+        path.give_up_at = NEVER if path is space.path else now + _patience(self)
         if not path.rtt.sampled and now > path.challenged_at:
             # RFC 9002 §6.2.2: to begin with, not a sample.
             path.rtt.reset(now - path.challenged_at)
@@ -430,17 +405,18 @@ cdef class Core(Owner):
         path.validated = True
         if path.chosen:
             path.chosen = False
-            self.use_path(path, now)
+            self.use_path(space, path, now)
             # The peer follows the first packet that does more than probe (RFC 9000 §9.2).
-            self.ping_wanted = True
-            self.probes_wanted = max(self.probes_wanted, 1)
+            space.ping_wanted = True
+            space.probes_wanted = max(space.probes_wanted, 1)
         self.events.append(("path", "validated", path.route, True))
         return self.size_changed()
 
     cdef uint32_t max_datagram(self) noexcept:
         # Short header: 1 + connection ID + up to 4 octets of number; tag 16; frame type 1 and length 2.
-        cdef uint32_t overhead = 1 + self.path.cid_length + 4 + 16 + 3
-        cdef uint64_t room = self.path.mtu - overhead
+        cdef Path path = self.space.path
+        cdef uint32_t overhead = 1 + path.cid_length + 4 + 16 + 3
+        cdef uint64_t room = path.mtu - overhead
         if self.peer_max_datagram <= 3:
             return 0
         return <uint32_t>(room if room < self.peer_max_datagram - 3 else self.peer_max_datagram - 3)

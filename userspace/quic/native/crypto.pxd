@@ -1,6 +1,6 @@
 """Packet protection (RFC 9001 §5, RFC 9369 §3.3) with OpenSSL's EVP interface: no Python object a packet."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
     TAG = 16        # octets that sealing adds
@@ -19,11 +19,11 @@ cdef class PacketKey:
     cdef readonly uint64_t integrity_limit
 
     # Protect in place: packet[0:header] is the unprotected header, then size octets of plaintext and room for TAG.
-    # 0, or -1 when OpenSSL refuses.
-    cdef int seal(self, uint8_t* packet, size_t header, size_t size, uint64_t number) noexcept
+    # path_id: of the space of the packet number (draft-ietf-quic-multipath §2.4). 0, or -1 when OpenSSL refuses.
+    cdef int seal(self, uint8_t* packet, size_t header, size_t size, uint64_t number, uint32_t path_id) noexcept
     # Unprotect in place: packet[0:header] with header protection removed, then size octets with the tag.
     # Octets of plaintext, or -1 when it is not authentic.
-    cdef int open(self, uint8_t* packet, size_t header, size_t size, uint64_t number) noexcept
+    cdef int open(self, uint8_t* packet, size_t header, size_t size, uint64_t number, uint32_t path_id) noexcept
 
 
 cdef class HeaderKey:

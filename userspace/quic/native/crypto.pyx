@@ -88,7 +88,9 @@ cdef class PacketKey:
         EVP_CIPHER_CTX_free(<EVP_CIPHER_CTX*>self._context)
         OPENSSL_cleanse(self._iv, NONCE)
 
-    cdef int seal(self, uint8_t* packet, size_t header, size_t size, uint64_t number) noexcept:
+    cdef int seal(
+        self, uint8_t* packet, size_t header, size_t size, uint64_t number, uint32_t path_id
+    ) noexcept:
         cdef EVP_CIPHER_CTX* context = <EVP_CIPHER_CTX*>self._context
         cdef uint8_t nonce[NONCE]
         cdef OSSL_PARAM tag[2]
@@ -101,7 +103,7 @@ cdef class PacketKey:
             or self.sealed >= self.confidentiality_limit
         ):
             return -1
-        _make_nonce(nonce, self._iv, number)
+        _make_nonce(nonce, self._iv, number, path_id)
         _tag_at(packet + header + size, tag)
         if (
             EVP_EncryptInit_ex(context, NULL, NULL, NULL, nonce) == 1
@@ -115,7 +117,9 @@ cdef class PacketKey:
         ERR_clear_error()
         return -1
 
-    cdef int open(self, uint8_t* packet, size_t header, size_t size, uint64_t number) noexcept:
+    cdef int open(
+        self, uint8_t* packet, size_t header, size_t size, uint64_t number, uint32_t path_id
+    ) noexcept:
         cdef EVP_CIPHER_CTX* context = <EVP_CIPHER_CTX*>self._context
         cdef uint8_t nonce[NONCE]
         cdef OSSL_PARAM tag[2]
@@ -124,7 +128,7 @@ cdef class PacketKey:
         if context is NULL or self._encrypts or header > INT_MAX or size > INT_MAX or size < TAG:
             return -1
         size -= TAG
-        _make_nonce(nonce, self._iv, number)
+        _make_nonce(nonce, self._iv, number, path_id)
         _tag_at(packet + header + size, tag)
         if (
             EVP_DecryptInit_ex(context, NULL, NULL, NULL, nonce) == 1
@@ -137,17 +141,17 @@ cdef class PacketKey:
         ERR_clear_error()
         return -1
 
-    def protected(self, bytes header, bytes payload, uint64_t number):
+    def protected(self, bytes header, bytes payload, uint64_t number, uint32_t path_id=0):
         """``seal`` for tests and tools: header as it is, then the protected payload. Raises LocalError."""
         cdef bytearray packet = bytearray(header + payload + bytes(TAG))
-        if self.seal(packet, <size_t>len(header), <size_t>len(payload), number) != 0:
+        if self.seal(packet, <size_t>len(header), <size_t>len(payload), number, path_id) != 0:
             raise LocalError("the key does not seal")
         return bytes(packet)
 
-    def unprotected(self, bytes header, bytes payload, uint64_t number):
+    def unprotected(self, bytes header, bytes payload, uint64_t number, uint32_t path_id=0):
         """``open`` for tests and tools: the plaintext of a payload with its tag, None when it is not authentic."""
         cdef bytearray packet = bytearray(header + payload)
-        cdef int size = self.open(packet, <size_t>len(header), <size_t>len(payload), number)
+        cdef int size = self.open(packet, <size_t>len(header), <size_t>len(payload), number, path_id)
         if size < 0:
             return None
         return bytes(packet)[len(header) : len(header) + size]
@@ -229,10 +233,12 @@ cpdef PacketKey next_packet_key(PacketKey key, int version):
     )
 
 
-cdef inline void _make_nonce(uint8_t* nonce, const uint8_t* iv, uint64_t number) noexcept:
-    # RFC 9001 §5.3: the packet number in network order, against the right end of the IV.
+cdef inline void _make_nonce(uint8_t* nonce, const uint8_t* iv, uint64_t number, uint32_t path_id) noexcept:
+    # RFC 9001 §5.3: the packet number in network order, against the right end of the IV. Before it, the path ID.
     cdef int i
     memcpy(nonce, iv, NONCE)
+    for i in range(4):
+        nonce[3 - i] ^= <uint8_t>(path_id >> (8 * i) & 0xff)
     for i in range(8):
         nonce[NONCE - 1 - i] ^= <uint8_t>(number >> (8 * i) & 0xff)
 

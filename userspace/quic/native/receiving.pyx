@@ -13,6 +13,7 @@ from .ack_frequency cimport is_reordered, receive_ack_frequency
 from .core cimport BIDI, RUNNING, UNI
 from .crypto cimport SAMPLE, TAG, PacketKey, next_packet_key
 from .path cimport Path
+from .space cimport Space
 from .stream cimport OPEN, Stream
 from .wire cimport (
     ACK, ACK_ECN, ACK_FREQUENCY, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
@@ -49,6 +50,7 @@ cdef class Receiving(Recovery):
         cdef uint32_t truncated = 0
         cdef uint64_t number
         cdef bint phase, newest
+        cdef Space space = self.space   # Another connection ID would name another path ID.
         cdef PacketKey key
         cdef Path path
         if self.receive_key is None:
@@ -60,52 +62,52 @@ cdef class Receiving(Recovery):
         for i in range(octets):
             data[at + <size_t>i] ^= mask[i + 1]
             truncated = truncated << 8 | data[at + <size_t>i]
-        number = decode_number(truncated, octets, self.largest_received + 1 if self.any_received else 0)
+        number = decode_number(truncated, octets, space.largest_received + 1 if space.any_received else 0)
         phase = first & 4 != 0
         key = self.receive_key
         if phase != self.key_phase:
-            if self.former_receive_key is not None and number < self.phase_received:
+            if self.former_receive_key is not None and number < space.phase_received:
                 key = self.former_receive_key
             else:
                 key = self.next_receive_key
-        opened = key.open(data, at + <size_t>octets, size - at - <size_t>octets, number)
+        opened = key.open(data, at + <size_t>octets, size - at - <size_t>octets, number, space.id)
         if opened < 0:
             self.forged += 1
             if self.forged >= self.receive_key.integrity_limit:
                 raise PeerError("too many packets that are not authentic", AEAD_LIMIT_REACHED)
             return _drop(self, &self.counters.dropped_forged, "decryption_failure", size, now)
-        if self.received.contains(number) or number < self.received_floor:
+        if space.received.contains(number) or number < space.received_floor:
             return _drop(self, &self.counters.dropped_duplicate, "duplicate", size, now)
         if first & 0x18:
             raise PeerError("reserved bits of a short header are set", PROTOCOL_VIOLATION)
         if opened == 0:
             raise PeerError("a packet without frames", PROTOCOL_VIOLATION)
-        path = self.path
+        path = space.path
         if path.route is not route and path.alias is not route:
-            path = self.find_path(route)
+            path = self.find_path(space, route)
             if path is None and self.is_client:
                 # A server has no business at another address (RFC 9000 §9), nor at one that we have left long ago. What is
                 # dropped must not be acknowledged.
                 return _drop(self, &self.counters.dropped_elsewhere, "rejected", size, now)
-        if number < self.one_rtt_from:
-            self.one_rtt_from = number
-            if number < self.early_stop:
+        if number < space.one_rtt_from:
+            space.one_rtt_from = number
+            if number < space.early_stop:
                 raise PeerError("a 1-RTT packet numbered below a 0-RTT packet", PROTOCOL_VIOLATION)
         if phase != self.key_phase:
             if key is self.next_receive_key:
-                _keys_updated(self, number, now)
-        elif self.former_receive_key is not None and number < self.phase_received:
-            if self.phase_received == UNKNOWN:
+                _keys_updated(self, space, number, now)
+        elif self.former_receive_key is not None and number < space.phase_received:
+            if space.phase_received == UNKNOWN:
                 # The first answer to an update of ours: what the peer sent before it may be late.
                 self.former_until = now + 3.0 * self.pto()
-            self.phase_received = number
+            space.phase_received = number
         if self.former_receive_key is not None and now >= self.former_until:
             self.former_receive_key = None
 
-        newest = self.note_received(number, size, ecn, now)
+        newest = self.note_received(space, number, size, ecn, now)
         if path is None:
-            path = self.add_path(route, now)
-            _find_former(self, path, data + 1)
+            path = self.add_path(space, route, now)
+            _find_former(self, space, path, data + 1)
             self.validate(path, now)
         if newest:
             memcpy(path.heard_cid, data + 1, <size_t>self.own_cid_length)
@@ -119,37 +121,38 @@ cdef class Receiving(Recovery):
             self.qlog.packet(
                 False, first, number, data + at + octets, <size_t>opened, size, self.peer_ack_exponent, path.id, False, now
             )
-        return _frames(self, data + at + <size_t>octets, data + at + <size_t>octets + opened, path, number, newest, now)
+        at += <size_t>octets
+        return _frames(self, space, data + at, data + at + opened, path, number, newest, now)
 
     cdef int receive_frames(
-        self, const uint8_t* at, const uint8_t* end, uint64_t number, bint newest, double now
+        self, Space space, const uint8_t* at, const uint8_t* end, uint64_t number, bint newest, double now
     ) except -1:
-        return _frames(self, at, end, self.path, number, newest, now)
+        return _frames(self, space, at, end, space.path, number, newest, now)
 
-    cdef bint note_received(self, uint64_t number, size_t size, int ecn, double now) except -1:
-        cdef bint newest = not self.any_received or number > self.largest_received
+    cdef bint note_received(self, Space space, uint64_t number, size_t size, int ecn, double now) except -1:
+        cdef bint newest = not space.any_received or number > space.largest_received
         self.counters.packets_received += 1
         self.counters.bytes_received += size
         if newest:
-            self.largest_received = number
-            self.largest_received_at = now
-        self.received.add(number, number + 1)
-        if self.received.count > MOST_RANGES:
-            self.received_floor = self.received.items[0].stop
-            self.received.drop_first()
-        self.any_received = True
-        self.marks[ecn & 3] += 1
-        self.newly_marked = (ecn & 3) == CE and not self.marked_before
-        self.marked_before = (ecn & 3) == CE
+            space.largest_received = number
+            space.largest_received_at = now
+        space.received.add(number, number + 1)
+        if space.received.count > MOST_RANGES:
+            space.received_floor = space.received.items[0].stop
+            space.received.drop_first()
+        space.any_received = True
+        space.marks[ecn & 3] += 1
+        space.newly_marked = (ecn & 3) == CE and not space.marked_before
+        space.marked_before = (ecn & 3) == CE
         self.heard_at = self.idle_from = now
-        self.heard_since_pto = True
+        space.heard_since_pto = True
         self.eliciting_since_heard = False
         return newest
 
 
-cdef int _find_former(Receiving self, Path path, const uint8_t* cid) except -1:
+cdef int _find_former(Receiving self, Space space, Path path, const uint8_t* cid) except -1:
     cdef Path other
-    for other in self.paths:
+    for other in space.paths:
         if other is not path and memcmp(cid, other.heard_cid, <size_t>self.own_cid_length) == 0:
             path.former = other if other.cid_length else other.former
     memcpy(path.heard_cid, cid, <size_t>self.own_cid_length)
@@ -165,30 +168,27 @@ cdef int _drop(Receiving self, uint64_t* reason, const char* trigger, size_t siz
     return DROPPED
 
 
-cdef int _keys_updated(Receiving self, uint64_t number, double now) except -1:
+cdef int _keys_updated(Receiving self, Space space, uint64_t number, double now) except -1:
     # The peer has begun the next key phase (RFC 9001 §6.2, §6.3): follow, in both directions.
-    if self.any_received and number < self.phase_received:
+    if space.any_received and number < space.phase_received:
         raise PeerError("an old packet under new keys", KEY_UPDATE_ERROR)
-    if self.counters.key_updates and self.sent.next == self.phase_began:
+    if self.counters.key_updates and not self.phase_used():
         # It cannot have waited for an acknowledgement under the present keys, and each update takes time.
         raise PeerError("keys were updated again before we have used them", KEY_UPDATE_ERROR)
     self.former_receive_key = self.receive_key
     self.receive_key = self.next_receive_key
     self.next_receive_key = next_packet_key(self.receive_key, self.version)
     self.former_until = now + 3.0 * self.pto()
-    self.phase_received = number
-    self.key_phase = not self.key_phase
     self.send_key = next_packet_key(self.send_key, self.version)
-    self.phase_began = self.sent.next
-    self.phase_acked = False
-    self.counters.key_updates += 1
+    self.begin_phase()
+    space.phase_received = number
     if self.qlog is not None:
         self.qlog.keys_updated(self.counters.key_updates, "remote_update", now)
     return 0
 
 
 cdef int _frames(
-    Receiving self, const uint8_t* at, const uint8_t* end, Path path, uint64_t number, bint newest, double now
+    Receiving self, Space space, const uint8_t* at, const uint8_t* end, Path path, uint64_t number, bint newest, double now
 ) except -1:
     cdef uint64_t kind = 0, a
     cdef bint eliciting = False, probing = True
@@ -212,7 +212,7 @@ cdef int _frames(
             # RFC 9000 §12.5: nobody can have anything to say with these yet.
             raise PeerError(f"a frame of type {kind:#x} in a 0-RTT packet", PROTOCOL_VIOLATION)
         if kind == ACK or kind == ACK_ECN:
-            at = _ack(self, at, end, kind == ACK_ECN, now)
+            at = _ack(self, self.space_of(0), at, end, kind == ACK_ECN, now)
             probing = False
             continue
         if kind == CONNECTION_CLOSE or kind == APPLICATION_CLOSE:
@@ -228,7 +228,7 @@ cdef int _frames(
             at = _datagram(self, at, end, kind == DATAGRAM_LENGTH)
             probing = False
         elif kind == NEW_CONNECTION_ID:
-            at = _new_connection_id(self, at, end)
+            at = _new_connection_id(self, self.space_of(0), at, end)
         elif kind == PATH_CHALLENGE or kind == PATH_RESPONSE:
             if end - at < 8:
                 raise _encoding("PATH_CHALLENGE or PATH_RESPONSE")
@@ -239,24 +239,25 @@ cdef int _frames(
             if kind == PATH_CHALLENGE:
                 path.answer(a)
             else:
-                _path_response(self, a, now)
+                _path_response(self, space, a, now)
         else:
             probing = False
-            at = _control_frame(self, at, end, <int>kind, now)
+            at = _control_frame(self, space, at, end, <int>kind, now)
         if at == NULL:
             raise _encoding(f"frame of type {kind:#x}")
         if self.state != RUNNING:
             return 0
     if eliciting:
-        self.eliciting_unreported += 1
+        space.eliciting_unreported += 1
         # RFC 9000 §13.2.1 of CE: of a run of marks, the first says it all.
-        if self.eliciting_unreported > self.ack_threshold or self.newly_marked or is_reordered(self, number, newest):
-            self.ack_now = True
-        elif self.ack_at == NEVER:
-            self.ack_at = now + self.max_ack_delay
-    if path is not self.path and newest and not probing and not self.is_client:
+        if space.eliciting_unreported > self.ack_threshold or space.newly_marked or \
+                is_reordered(self, space, number, newest):
+            space.ack_now = True
+        elif space.ack_at == NEVER:
+            space.ack_at = now + self.max_ack_delay
+    if path is not space.path and newest and not probing and not self.is_client:
         # RFC 9000 §9.3: the peer has moved. What the old path was like says nothing of the new one (§9.4).
-        self.use_path(path, now)
+        self.use_path(space, path, now)
     return 0
 
 
@@ -264,7 +265,9 @@ cdef object _encoding(what):
     return PeerError(f"malformed {what}", FRAME_ENCODING_ERROR)
 
 
-cdef const uint8_t* _ack(Receiving self, const uint8_t* at, const uint8_t* end, bint marked, double now) except NULL:
+cdef const uint8_t* _ack(
+    Receiving self, Space space, const uint8_t* at, const uint8_t* end, bint marked, double now
+) except NULL:
     cdef uint64_t largest = 0, delay = 0, count = 0, length = 0, gap = 0, low, high, marks = 0
     cdef uint64_t ect0 = 0, ect1 = 0
     cdef bint interesting
@@ -277,9 +280,9 @@ cdef const uint8_t* _ack(Receiving self, const uint8_t* at, const uint8_t* end, 
         at = get_varint(at, end, &length)
     if at == NULL or length > largest:
         raise _encoding("ACK")
-    self.begin_ack(largest, now)
+    self.begin_ack(space, largest, now)
     high, low = largest, largest - length
-    interesting = self.ack_range(low, high, now)
+    interesting = self.ack_range(space, low, high, now)
     while count:
         count -= 1
         at = get_varint(at, end, &gap)
@@ -290,7 +293,7 @@ cdef const uint8_t* _ack(Receiving self, const uint8_t* at, const uint8_t* end, 
         high = low - gap - 2
         low = high - length
         if interesting:
-            interesting = self.ack_range(low, high, now)
+            interesting = self.ack_range(space, low, high, now)
     if marked:
         at = get_varint(at, end, &ect0)
         if at != NULL:
@@ -301,7 +304,7 @@ cdef const uint8_t* _ack(Receiving self, const uint8_t* at, const uint8_t* end, 
             raise _encoding("ACK_ECN")
     if delay >= <uint64_t>1 << (40 - self.peer_ack_exponent):
         delay = 0
-    self.end_ack(largest, <double>(delay << self.peer_ack_exponent) * 1e-6, marked, ect0, ect1, marks, now)
+    self.end_ack(space, largest, <double>(delay << self.peer_ack_exponent) * 1e-6, marked, ect0, ect1, marks, now)
     return at
 
 
@@ -360,7 +363,9 @@ cdef const uint8_t* _datagram(Receiving self, const uint8_t* at, const uint8_t* 
     return at + size
 
 
-cdef const uint8_t* _new_connection_id(Receiving self, const uint8_t* at, const uint8_t* end) except? NULL:
+cdef const uint8_t* _new_connection_id(
+    Receiving self, Space space, const uint8_t* at, const uint8_t* end
+) except? NULL:
     cdef uint64_t sequence = 0, prior = 0, length, held
     cdef bytes cid, token
     cdef Path path
@@ -373,46 +378,46 @@ cdef const uint8_t* _new_connection_id(Receiving self, const uint8_t* at, const 
     at += 1
     if length < 1 or length > 20 or prior > sequence or <uint64_t>(end - at) < length + 16:
         return NULL
-    if not self.path.cid_length:
+    if not space.path.cid_length:
         raise PeerError("NEW_CONNECTION_ID from a peer without connection IDs", PROTOCOL_VIOLATION)
     cid = (<const char*>at)[:length]
     token = (<const char*>at)[length:length + 16]
     at += length + 16
-    known = self.peer_cids.get(sequence)
+    known = space.peer_cids.get(sequence)
     if known is not None:
         if known[0] != cid or known[1] is not None and known[1] != token:
             raise PeerError("two connection IDs under one sequence number", PROTOCOL_VIOLATION)
-    elif any(other[0] == cid for other in self.peer_cids.values()):
+    elif any(other[0] == cid for other in space.peer_cids.values()):
         raise PeerError("one connection ID under two sequence numbers", PROTOCOL_VIOLATION)
-    elif sequence < self.peer_cids_retired:
-        self.retire_peer_cid(sequence)
-    elif sequence not in self.retired_early:
-        self.peer_cids[sequence] = (cid, token)
+    elif sequence < space.peer_cids_retired:
+        space.retire_peer_cid(sequence)
+    elif sequence not in space.retired_early:
+        space.peer_cids[sequence] = (cid, token)
         self.events.append(("peer_cids",))
-    if prior > self.peer_cids_retired:
-        for held in [held for held in self.peer_cids if held < prior]:
-            self.retire_peer_cid(held)
-        self.peer_cids_retired = prior
-        self.retired_early = {held for held in self.retired_early if held >= prior}
-        for path in self.paths:
-            if path.cid_length and path.cid_sequence < prior and not self.take_peer_cid(path) and path is not self.path:
+    if prior > space.peer_cids_retired:
+        for held in [held for held in space.peer_cids if held < prior]:
+            space.retire_peer_cid(held)
+        space.peer_cids_retired = prior
+        space.retired_early = {held for held in space.retired_early if held >= prior}
+        for path in space.paths:
+            if path.cid_length and path.cid_sequence < prior and not space.take_peer_cid(path) and path is not space.path:
                 path.cid_length = 0     # It has to wait for another.
         self.events.append(("peer_cids",))
-    if len(self.peer_cids) > PEER_CIDS:
+    if len(space.peer_cids) > PEER_CIDS:
         raise PeerError("more connection IDs than we keep", CONNECTION_ID_LIMIT_ERROR)
     return at
 
 
-cdef int _path_response(Receiving self, uint64_t challenge, double now) except -1:
+cdef int _path_response(Receiving self, Space space, uint64_t challenge, double now) except -1:
     cdef Path path
-    for path in self.paths:
+    for path in space.paths:
         if path.challenged and path.challenge == challenge:
-            return self.path_validated(path, now)
+            return self.path_validated(space, path, now)
     return 0    # Late, or made up: of no consequence (RFC 9000 §8.2.3).
 
 
 cdef const uint8_t* _control_frame(
-    Receiving self, const uint8_t* at, const uint8_t* end, int kind, double now
+    Receiving self, Space space, const uint8_t* at, const uint8_t* end, int kind, double now
 ) except? NULL:
     cdef uint64_t a = 0, b = 0, c = 0
     cdef Stream stream
@@ -421,7 +426,7 @@ cdef const uint8_t* _control_frame(
     if kind == PING:
         return at
     if kind == IMMEDIATE_ACK:
-        self.ack_now = True
+        space.ack_now = True
         return at
     if kind == HANDSHAKE_DONE:
         if not self.is_client:
@@ -475,15 +480,7 @@ cdef const uint8_t* _control_frame(
         self.events.append(("new_token", (<const char*>at)[:a]))
         at += a
     elif kind == RETIRE_CONNECTION_ID:
-        if a >= self.next_own_cid:
-            raise PeerError("a connection ID was retired that was never issued", PROTOCOL_VIOLATION)
-        if a in self.own_cids:
-            if len(self.own_cids) == 1:
-                raise PeerError("the last connection ID was retired", PROTOCOL_VIOLATION)
-            self.events.append(("cid_retired", self.own_cids.pop(a)))
-            if a in self.own_cids_pending:
-                self.own_cids_pending.remove(a)
-            self.issue_cids()
+        _retire_own_cid(self, self.space_of(0), a)
     elif kind == STREAMS_BLOCKED_BIDI or kind == STREAMS_BLOCKED_UNI:
         if a > MOST_STREAMS:
             return NULL
@@ -493,6 +490,19 @@ cdef const uint8_t* _control_frame(
             self.peer_stream(a, True)
     # What is left is DATA_BLOCKED: for whoever looks for the reason of a stall.
     return at
+
+
+cdef int _retire_own_cid(Receiving self, Space space, uint64_t sequence) except -1:
+    if sequence >= space.next_own_cid:
+        raise PeerError("a connection ID was retired that was never issued", PROTOCOL_VIOLATION)
+    if sequence in space.own_cids:
+        if len(space.own_cids) == 1:
+            raise PeerError("the last connection ID was retired", PROTOCOL_VIOLATION)
+        self.events.append(("cid_retired", space.own_cids.pop(sequence)))
+        if sequence in space.own_cids_pending:
+            space.own_cids_pending.remove(sequence)
+        self.issue_cids(space)
+    return 0
 
 
 cdef const uint8_t* _extra(Receiving self, uint64_t kind, const uint8_t* at, const uint8_t* end) except? NULL:

@@ -9,10 +9,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .control cimport put_path_frame
-from .core cimport BIDI, CLOSING, LEFT_OUT, RUNNING, UNI
+from .core cimport BIDI, CLOSING, RUNNING, UNI
 from .crypto cimport TAG, next_packet_key
 from .path cimport MARKING, SMALLEST_ALLOWANCE, SMALLEST_DATAGRAM, TRIAL_MARKS, TRYING, Path
 from .sent cimport SentPacket
+from .space cimport LEFT_OUT, Space
 from .stream cimport ReadyQueue, Stream
 from .wire cimport (
     ACK, DATAGRAM, DATAGRAM_LENGTH, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, RESET_STREAM, STREAM,
@@ -39,7 +40,8 @@ cdef class Sending(Control):
         cdef Py_ssize_t size
         cdef uint64_t allowance, budget
         cdef bint ack_due, may_send
-        cdef Path active = self.path
+        cdef Space space = self.space
+        cdef Path active = space.path
         self.departing = active
         self.pacing_at = NEVER
         if self.send_key is None:
@@ -47,9 +49,9 @@ cdef class Sending(Control):
         if self.state != RUNNING:
             if self.state == CLOSING and self.close_pending:
                 self.close_pending = False
-                return _close(self, out, now)
+                return _close(self, space, out, now)
             return 0
-        size = _off_path(self, out, now)
+        size = _off_path(self, space, out, now)
         if size:
             return size
         if self.update_wanted or self.send_key.sealed >= self.send_key.confidentiality_limit - (1 << 20):
@@ -57,14 +59,14 @@ cdef class Sending(Control):
         allowance = active.allowance()
         if allowance < SMALLEST_ALLOWANCE:
             return 0    # RFC 9000 §8.1
-        ack_due = self.ack_now or self.ack_at <= now
-        if not ack_due and not self.probes_wanted:
-            size = _mtu_probe(self, out, now)
+        ack_due = space.ack_now or space.ack_at <= now
+        if not ack_due and not space.probes_wanted:
+            size = _mtu_probe(self, space, out, now)
             if size:
                 return size
-        if self.lone_ping_wanted:
-            return _packet(self, out, min(allowance, <uint64_t>active.mtu), False, now)
-        if self.probes_wanted:
+        if space.lone_ping_wanted:
+            return _packet(self, space, out, min(allowance, <uint64_t>active.mtu), False, now)
+        if space.probes_wanted:
             may_send = True
         elif not self.has_work():
             if not ack_due:
@@ -81,7 +83,7 @@ cdef class Sending(Control):
                     may_send = False
         if not may_send and not ack_due:
             return 0
-        return _packet(self, out, min(allowance, <uint64_t>active.mtu), may_send, now)
+        return _packet(self, space, out, min(allowance, <uint64_t>active.mtu), may_send, now)
 
     cdef bint has_work(self) noexcept:
         return (
@@ -89,9 +91,7 @@ cdef class Sending(Control):
             or len(self.announcing) != 0
             or self.max_data_pending or self.max_streams_pending[BIDI] or self.max_streams_pending[UNI]
             or self.datagrams_waiting != 0
-            or self.ping_wanted or self.handshake_done_wanted
-            or self.path.challenge_pending or self.path.response_count != 0
-            or len(self.own_cids_pending) != 0 or len(self.retire_pending) != 0
+            or self.space.has_work() or self.handshake_done_wanted
             or self.streams_blocked_pending[BIDI] or self.streams_blocked_pending[UNI] or self.data_blocked_pending
             or self.ack_frequency_pending or len(self.extra_pending) != 0
             or self.crypto_out.has_work(UNKNOWN)
@@ -99,20 +99,22 @@ cdef class Sending(Control):
 
     cdef double sending_timer(self) noexcept:
         cdef double at = NEVER
+        cdef Space space
         cdef Path path
-        if self.path.allowance() >= ACK_ALLOWANCE:
-            at = self.pacing_at if self.pacing_at < self.ack_at else self.ack_at
-        for path in self.paths:
-            if path.challenge_again_at < at:
-                at = path.challenge_again_at
-            if path.give_up_at < at:
-                at = path.give_up_at
+        for space in self.spaces:
+            if space.path.allowance() >= ACK_ALLOWANCE:
+                at = min(at, self.pacing_at, space.ack_at)
+            for path in space.paths:
+                if path.challenge_again_at < at:
+                    at = path.challenge_again_at
+                if path.give_up_at < at:
+                    at = path.give_up_at
         return at
 
 
-cdef uint8_t* _header(Sending self, uint8_t* out, Path path, int* octets) noexcept:
+cdef uint8_t* _header(Sending self, Space space, uint8_t* out, Path path, int* octets) noexcept:
     # Everything but the packet number, which stands behind what is returned.
-    cdef int count = number_octets(self.sent.next, self.largest_acked, self.any_acked)
+    cdef int count = number_octets(space.sent.next, space.largest_acked, space.any_acked)
     if self.sending_early:
         octets[0] = count
         return _long_header(self, out, path, count)
@@ -126,7 +128,7 @@ cdef uint8_t* _header(Sending self, uint8_t* out, Path path, int* octets) noexce
 
 cdef uint8_t* _long_header(Sending self, uint8_t* out, Path path, int octets) noexcept:
     # Of a 0-RTT packet (RFC 9000 §17.2.3). Its Length takes two octets, which wait for ``_seal``.
-    cdef bytes own = <bytes>self.own_cids[0]
+    cdef bytes own = <bytes>self.space.own_cids[0]
     cdef int i
     out[0] = <uint8_t>(0xd0 | (octets - 1))
     for i in range(4):
@@ -155,10 +157,10 @@ cdef uint64_t _mixed(uint64_t x) noexcept:
 
 
 cdef Py_ssize_t _seal(
-    Sending self, SentPacket* packet, Path path, uint8_t* out, uint8_t* number_at, int octets, uint8_t* end
+    Sending self, Space space, SentPacket* packet, Path path, uint8_t* out, uint8_t* number_at, int octets, uint8_t* end
 ) except -1:
     # The packet from out to end, with its number and its protection; end has room for the tag. Its size.
-    cdef uint64_t number = self.sent.next
+    cdef uint64_t number = space.sent.next
     cdef uint8_t mask[5]
     cdef int i
     cdef size_t header = <size_t>(number_at - out) + <size_t>octets
@@ -175,7 +177,7 @@ cdef Py_ssize_t _seal(
             True, out[0], number, out + header, <size_t>(end - out) - header, <size_t>(end - out) + TAG, ACK_EXPONENT,
             path.id, packet.probe, self.now
         )
-    if self.send_key.seal(out, header, <size_t>(end - out) - header, number) != 0 or \
+    if self.send_key.seal(out, header, <size_t>(end - out) - header, number, space.id) != 0 or \
             self.send_header_key.mask(number_at + 4, mask) != 0:
         raise RuntimeError("OpenSSL refuses to protect a packet")
     out[0] ^= mask[0] & (0x0f if self.sending_early else 0x1f)
@@ -185,7 +187,7 @@ cdef Py_ssize_t _seal(
 
 
 cdef int _sent(
-    Sending self, SentPacket* packet, Path path, Py_ssize_t size, bint eliciting, bint in_flight, double now
+    Sending self, Space space, SentPacket* packet, Path path, Py_ssize_t size, bint eliciting, bint in_flight, double now
 ) except -1:
     packet.path = path.id
     packet.ack_eliciting = eliciting
@@ -196,7 +198,7 @@ cdef int _sent(
         path.marking == MARKING or (path.marking == TRYING and path.marks_sent < TRIAL_MARKS)
     )
     path.marks_sent += packet.marked
-    self.marks_sent += packet.marked
+    space.marks_sent += packet.marked
     self.departing_ecn = ECT0 if packet.marked else 0
     if in_flight:
         if not packet.probe:
@@ -204,22 +206,22 @@ cdef int _sent(
         path.in_flight += <uint64_t>size
         path.pacer.on_sent(<uint64_t>size)
     if eliciting:
-        self.last_eliciting_at = now
-        self.silent_packets = 0
+        space.last_eliciting_at = now
+        space.silent_packets = 0
         if not self.eliciting_since_heard:
             self.eliciting_since_heard = True
             self.idle_from = now    # RFC 9000 §10.1
     else:
-        self.silent_packets += 1
-    self.sent.commit()
+        space.silent_packets += 1
+    space.sent.commit()
     path.sent += <uint64_t>size
     self.counters.packets_sent += 1
     self.counters.bytes_sent += <uint64_t>size
-    if self.sent.next >= self.skip_at:
-        self.left_out[self.left_out_count % LEFT_OUT] = self.sent.next
-        self.left_out_count += 1
-        self.sent.skip()
-        self.skip_at = self.sent.next + 64 + self.chance() % SKIP_SPREAD
+    if space.sent.next >= space.skip_at:
+        space.left_out[space.left_out_count % LEFT_OUT] = space.sent.next
+        space.left_out_count += 1
+        space.sent.skip()
+        space.skip_at = space.sent.next + 64 + self.chance() % SKIP_SPREAD
     return 0
 
 
@@ -232,81 +234,77 @@ cdef int _update_keys(Sending self) except -1:
     self.receive_key = self.next_receive_key
     self.next_receive_key = next_packet_key(self.receive_key, self.version)
     self.former_until = NEVER
-    self.phase_received = UNKNOWN
-    self.key_phase = not self.key_phase
     self.send_key = next_packet_key(self.send_key, self.version)
-    self.phase_began = self.sent.next
-    self.phase_acked = False
-    self.counters.key_updates += 1
+    self.begin_phase()
     if self.qlog is not None:
         self.qlog.keys_updated(self.counters.key_updates, "local_update", self.now)
     return 0
 
 
-cdef Py_ssize_t _packet(Sending self, uint8_t* out, size_t limit, bint may_send, double now) except -1:
+cdef Py_ssize_t _packet(Sending self, Space space, uint8_t* out, size_t limit, bint may_send, double now) except -1:
     cdef int octets
-    cdef Path path = self.path
-    cdef uint8_t* number_at = _header(self, out, path, &octets)
+    cdef Path path = space.path
+    cdef uint8_t* number_at = _header(self, space, out, path, &octets)
     cdef uint8_t* begin = number_at + octets
     cdef uint8_t* at = begin
     cdef uint8_t* end = out + limit - TAG
-    cdef SentPacket* packet = self.sent.begin()
+    cdef SentPacket* packet = space.sent.begin()
     cdef bint eliciting = False, acks = False, expand = False, asks
     cdef uint8_t* before
     cdef Py_ssize_t size
-    if self.eliciting_unreported or self.ack_now:
-        at = self.put_ack(at, end, now)
+    if space.eliciting_unreported or space.ack_now:
+        at = self.put_ack(space, at, end, now)
         acks = at != begin
     if may_send:
         before = at
         asks = path.challenge_pending
-        at = self.put_control(at, end, now, &expand)
+        at = self.put_control(space, at, end, now, &expand)
         if asks and not path.challenge_pending and limit < SMALLEST_DATAGRAM:
             path.narrow = True
-        at = _streams(self, at, end, 0)
+        at = _streams(self, space, at, end, 0)
         if self.datagrams_waiting:
             # Nothing slows a sender of datagrams down: with streams waiting, they begin every second packet only.
             self.datagrams_turn = not self.datagrams_turn
             if self.datagrams_turn or not self.any_ready():
-                at = _datagrams(self, at, end, now)
-        at = _streams(self, at, end, 1)
-        at = _streams(self, at, end, 2)
-        at = _streams(self, at, end, 3)
+                at = _datagrams(self, space, at, end, now)
+        at = _streams(self, space, at, end, 1)
+        at = _streams(self, space, at, end, 2)
+        at = _streams(self, space, at, end, 3)
         eliciting = at != before
-        if self.ping_wanted or (not eliciting and self.probes_wanted):
-            self.ping_wanted = False
+        if space.ping_wanted or (not eliciting and space.probes_wanted):
+            space.ping_wanted = False
             if not eliciting and at < end:
                 at[0] = PING
                 at += 1
                 eliciting = True
-        if eliciting and self.probes_wanted:
-            self.probes_wanted -= 1
-    elif self.lone_ping_wanted:
-        self.lone_ping_wanted = False
+        if eliciting and space.probes_wanted:
+            space.probes_wanted -= 1
+    elif space.lone_ping_wanted:
+        space.lone_ping_wanted = False
         at[0] = PING
         at += 1
         eliciting = True
-    elif acks and self.silent_packets >= SILENT_PACKETS and at < end and path.in_flight < path.controller.window:
+    elif acks and space.silent_packets >= SILENT_PACKETS and at < end and path.in_flight < path.controller.window:
         at[0] = PING
         at += 1
         eliciting = True
     assert begin <= at <= end + 1, "frames beyond the packet's end"
     if at == begin:
-        self.sent.abandon()
+        space.sent.abandon()
         return 0
     if acks:
-        self.eliciting_unreported = 0
-        self.ack_now = False
-        self.ack_at = NEVER
+        space.eliciting_unreported = 0
+        space.ack_now = False
+        space.ack_at = NEVER
     if expand and at < out + SMALLEST_DATAGRAM - TAG and end >= out + SMALLEST_DATAGRAM - TAG:
         memset(at, 0, <size_t>(out + SMALLEST_DATAGRAM - TAG - at))
         at = out + SMALLEST_DATAGRAM - TAG
-    size = _seal(self, packet, path, out, number_at, octets, at)
-    _sent(self, packet, path, size, eliciting, eliciting, now)
+    size = _seal(self, space, packet, path, out, number_at, octets, at)
+    _sent(self, space, packet, path, size, eliciting, eliciting, now)
     return size
 
 
-cdef uint8_t* _datagrams(Sending self, uint8_t* at, uint8_t* end, double now) except NULL:
+cdef uint8_t* _datagrams(Sending self, Space space, uint8_t* at, uint8_t* end, double now) except NULL:
     cdef bytes data
     cdef Py_ssize_t size
     cdef uint32_t most = self.max_datagram()
@@ -326,12 +324,12 @@ cdef uint8_t* _datagrams(Sending self, uint8_t* at, uint8_t* end, double now) ex
         at = put_varint(at + 1, <uint64_t>size)
         memcpy(at, <const char*>data, <size_t>size)
         at += size
-        self.sent.add_frame(DATAGRAM, 0, 0, <uint32_t>size, False)
+        space.sent.add_frame(DATAGRAM, 0, 0, <uint32_t>size, False)
         self.counters.datagrams_sent += 1
     return at
 
 
-cdef uint8_t* _streams(Sending self, uint8_t* at, uint8_t* end, int priority) except NULL:
+cdef uint8_t* _streams(Sending self, Space space, uint8_t* at, uint8_t* end, int priority) except NULL:
     # Streams of one priority until none is left, or the packet is full.
     cdef ReadyQueue queue = <ReadyQueue>self.ready[priority]
     cdef Stream stream
@@ -350,10 +348,10 @@ cdef uint8_t* _streams(Sending self, uint8_t* at, uint8_t* end, int priority) ex
                 at = put_varint(at + 1, stream.number)
                 at = put_varint(at, stream.reset_code)
                 at = put_varint(at, stream.out.sent)
-                self.sent.add_frame(RESET_STREAM, stream.number, 0, 0, False)
+                space.sent.add_frame(RESET_STREAM, stream.number, 0, 0, False)
             queue.drop()
             continue
-        at = _stream_frame(self, stream, at, end)
+        at = _stream_frame(self, space, stream, at, end)
         credit = self.peer_max_data - self.data_sent
         if stream.has_work(credit):
             # More could go but for the packet's size: the others' turn.
@@ -372,11 +370,11 @@ cdef uint8_t* _streams(Sending self, uint8_t* at, uint8_t* end, int priority) ex
             at[0] = STREAM_DATA_BLOCKED
             at = put_varint(at + 1, stream.number)
             at = put_varint(at, stream.max_send)
-            self.sent.add_frame(STREAM_DATA_BLOCKED, stream.number, 0, 0, False)
+            space.sent.add_frame(STREAM_DATA_BLOCKED, stream.number, 0, 0, False)
     return at
 
 
-cdef uint8_t* _stream_frame(Sending self, Stream stream, uint8_t* at, uint8_t* end) except NULL:
+cdef uint8_t* _stream_frame(Sending self, Space space, Stream stream, uint8_t* at, uint8_t* end) except NULL:
     cdef uint64_t credit = self.peer_max_data - self.data_sent
     cdef uint64_t limit = stream.out.sent + credit
     cdef uint64_t offset = 0, sent
@@ -417,12 +415,12 @@ cdef uint8_t* _stream_frame(Sending self, Stream stream, uint8_t* at, uint8_t* e
             self.data_sent += stream.out.sent - sent
             assert stream.out.sent <= stream.max_send and self.data_sent <= self.peer_max_data
             stream.sending_progressed()
-        self.sent.add_frame(STREAM, stream.number, offset, <uint32_t>size, fin)
+        space.sent.add_frame(STREAM, stream.number, offset, <uint32_t>size, fin)
         if to_end:
             return at
 
 
-cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
+cdef Py_ssize_t _off_path(Sending self, Space space, uint8_t* out, double now) except -1:
     # Challenges and answers on paths that are not in use (RFC 9000 §8.2, §9.3.3).
     cdef Path path
     cdef int octets
@@ -431,16 +429,16 @@ cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
     cdef uint8_t* end
     cdef SentPacket* packet
     cdef Py_ssize_t size
-    for path in self.paths:
-        if path is self.path or not (path.challenge_pending or path.response_count) or \
+    for path in space.paths:
+        if path is space.path or not (path.challenge_pending or path.response_count) or \
                 path.allowance() < SMALLEST_ALLOWANCE:
             continue
-        if not self.address_peer(path):
+        if not space.address_peer(path):
             path.challenge_pending = False
             path.response_count = 0
             continue
-        packet = self.sent.begin()
-        number_at = _header(self, out, path, &octets)
+        packet = space.sent.begin()
+        number_at = _header(self, space, out, path, &octets)
         at = number_at + octets
         # RFC 9000 §8.2.1: as large as every path must carry, unless that were too much for an address not yet validated.
         end = out + min(<uint64_t>SMALLEST_DATAGRAM, path.allowance()) - TAG
@@ -458,16 +456,16 @@ cdef Py_ssize_t _off_path(Sending self, uint8_t* out, double now) except -1:
         if end > at:
             memset(at, PADDING, <size_t>(end - at))
             at = end
-        size = _seal(self, packet, path, out, number_at, octets, at)
-        _sent(self, packet, path, size, True, False, now)
+        size = _seal(self, space, packet, path, out, number_at, octets, at)
+        _sent(self, space, packet, path, size, True, False, now)
         self.departing = path
         return size
     return 0
 
 
-cdef Py_ssize_t _mtu_probe(Sending self, uint8_t* out, double now) except -1:
+cdef Py_ssize_t _mtu_probe(Sending self, Space space, uint8_t* out, double now) except -1:
     # RFC 9000 §14.3, RFC 8899: a PING in a packet as large as might pass.
-    cdef Path path = self.path
+    cdef Path path = space.path
     cdef uint32_t size
     cdef int octets
     cdef uint8_t* number_at
@@ -478,31 +476,31 @@ cdef Py_ssize_t _mtu_probe(Sending self, uint8_t* out, double now) except -1:
     size = path.next_probe(now)
     if not size or path.in_flight + size > path.controller.window:
         return 0
-    packet = self.sent.begin()
+    packet = space.sent.begin()
     packet.probe = True
-    number_at = _header(self, out, path, &octets)
+    number_at = _header(self, space, out, path, &octets)
     number_at[octets] = PING
     memset(number_at + octets + 1, PADDING, size - <size_t>(number_at + octets + 1 - out) - TAG)
-    made = _seal(self, packet, path, out, number_at, octets, out + size - TAG)
-    _sent(self, packet, path, made, True, True, now)
+    made = _seal(self, space, packet, path, out, number_at, octets, out + size - TAG)
+    _sent(self, space, packet, path, made, True, True, now)
     self.counters.mtu_probes_sent += 1
     path.probe_sent(<uint32_t>made)
     return made
 
 
-cdef Py_ssize_t _close(Sending self, uint8_t* out, double now) except -1:
+cdef Py_ssize_t _close(Sending self, Space space, uint8_t* out, double now) except -1:
     cdef int octets
-    cdef Path path = self.path
+    cdef Path path = space.path
     cdef uint8_t* number_at
     cdef uint8_t* at
     cdef SentPacket* packet
     cdef Py_ssize_t size
     if path.allowance() < <uint64_t>len(self.close_frame) + 64:
         return 0
-    packet = self.sent.begin()
-    number_at = _header(self, out, path, &octets)
+    packet = space.sent.begin()
+    number_at = _header(self, space, out, path, &octets)
     at = number_at + octets
     memcpy(at, <const char*>self.close_frame, len(self.close_frame))
-    size = _seal(self, packet, path, out, number_at, octets, at + len(self.close_frame))
-    _sent(self, packet, path, size, False, False, now)
+    size = _seal(self, space, packet, path, out, number_at, octets, at + len(self.close_frame))
+    _sent(self, space, packet, path, size, False, False, now)
     return size

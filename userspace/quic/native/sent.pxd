@@ -12,7 +12,7 @@ cdef enum PacketState:
 
 cdef struct SentFrame:
     uint64_t id         # stream ID, sequence number or limit: what `kind` says
-    uint64_t offset
+    uint64_t offset     # of ACK and connection IDs: the path ID whose they are
     uint32_t size
     uint8_t kind        # a frame type, without flags
     uint8_t fin

@@ -12,6 +12,7 @@ from ..errors import PeerError
 from .core cimport RUNNING
 from .crypto cimport SAMPLE, header_key, packet_key
 from .path cimport Path
+from .space cimport Space
 from .wire cimport AEAD_LIMIT_REACHED, PROTOCOL_VIOLATION, decode_number, get_varint
 
 cdef double NEVER = float("inf")
@@ -31,7 +32,7 @@ cdef class ZeroRtt(Sending):
             self.early_header_key = header_key(suite, secret, version)
             return
         if self.sending_early:
-            self.requeue_all()
+            self.requeue_all(self.space)
         self.send_key = packet_key(suite, secret, version, True)
         self.send_header_key = header_key(suite, secret, version)
         self.sending_early = True
@@ -39,16 +40,16 @@ cdef class ZeroRtt(Sending):
 
     def set_peer_cid(self, bytes cid not None):
         """A client's, while it sends early: the server is addressed by what it has named last."""
-        cdef Path path = self.path
+        cdef Path path = self.space.path
         if path.cid_length != len(cid) or path.cid[:path.cid_length] != cid:
             path.cid_length = <uint8_t>len(cid)
             memcpy(path.cid, <const char*>cid, len(cid))
-            self.peer_cids[0] = (cid, None)
+            self.space.peer_cids[0] = (cid, None)
 
     def early_rejected(self):
         """A client's, with its 1-RTT keys: what went out early goes out again."""
-        self.refused_stop = self.sent.next
-        self.requeue_all()
+        self.space.refused_stop = self.space.sent.next
+        self.requeue_all(self.space)
 
     def end_early(self, double now):
         """A server's, when the handshake is complete: only what is late still comes (RFC 9001 §4.9.3)."""
@@ -105,6 +106,7 @@ cdef class ZeroRtt(Sending):
         cdef uint32_t truncated = 0
         cdef uint64_t number
         cdef bint newest
+        cdef Space space = self.space
         if number_at == NULL or <size_t>(number_at - data) + 4 + SAMPLE > size or \
                 self.early_header_key.mask(number_at + 4, mask) != 0:
             return 0
@@ -113,28 +115,28 @@ cdef class ZeroRtt(Sending):
         for i in range(octets):
             number_at[i] ^= mask[i + 1]
             truncated = truncated << 8 | number_at[i]
-        number = decode_number(truncated, octets, self.largest_received + 1 if self.any_received else 0)
+        number = decode_number(truncated, octets, space.largest_received + 1 if space.any_received else 0)
         header = <size_t>(number_at - data) + <size_t>octets
-        opened = self.early_key.open(data, header, size - header, number)
+        opened = self.early_key.open(data, header, size - header, number, space.id)
         if opened < 0:
             self.forged += 1
             if self.forged >= self.early_key.integrity_limit:
                 raise PeerError("too many packets that are not authentic", AEAD_LIMIT_REACHED)
             return 0
-        if self.received.contains(number) or number < self.received_floor:
+        if space.received.contains(number) or number < space.received_floor:
             return 0
         if first & 0x0c:
             raise PeerError("reserved bits of a 0-RTT packet are set", PROTOCOL_VIOLATION)
         if opened == 0:
             raise PeerError("a packet without frames", PROTOCOL_VIOLATION)
-        if number > self.one_rtt_from:
+        if number > space.one_rtt_from:
             # RFC 9001 §5.6: with 1-RTT keys, a client sends no more of these.
             raise PeerError("a 0-RTT packet numbered above a 1-RTT packet", PROTOCOL_VIOLATION)
-        if number >= self.early_stop:
-            self.early_stop = number + 1
+        if number >= space.early_stop:
+            space.early_stop = number + 1
         self.counters.zero_rtt_received += 1
-        newest = self.note_received(number, size, ecn, now)
-        self.receive_frames(data + header, data + header + opened, number, newest, now)
+        newest = self.note_received(space, number, size, ecn, now)
+        self.receive_frames(space, data + header, data + header + opened, number, newest, now)
         self.wake()
         return 1
 

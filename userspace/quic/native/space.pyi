@@ -1,0 +1,2 @@
+class Space:
+    id: int
