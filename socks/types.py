@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,14 +67,22 @@ class Bound:
 
 
 class Flow(Protocol):
-    """One flow being opened or open. It is used either through ``relay`` or through ``read`` and ``write``."""
+    """One flow being opened or open. It is used either through ``relay`` or ``carry``, or through ``read`` and ``write``."""
 
     async def connected(self) -> Bound:
         """Wait until the destination has accepted. Raises FlowError. Cancelling it does not end the flow."""
 
+    def when_connected(self, told: Callable[[Bound | FlowError], None]) -> None:
+        """``connected`` for one who does not wait: told is called once with what it would return or raise, from the loop,
+        or at once when that is known."""
+
     async def relay(self, sock: socket.socket, early: bytes = b"") -> None:
         """Take over a connected, non-blocking socket, send early first, and carry bytes, half-closes and resets both
         ways until both directions have ended; then close the socket. The flow owns the socket from the call on."""
+
+    def carry(self, sock: socket.socket, early: bytes, over: Callable[[Exception | None], None]) -> None:
+        """``relay`` for one who does not wait: over is called once when it would return, also before this returns; with
+        an exception only for an internal error. sock may be watched by the loop's ``Watch``, which goes over with it."""
 
     async def read(self) -> bytes:
         """Some bytes from the destination, b"" after its FIN. Credit is returned by the next call. Raises FlowError,

@@ -38,9 +38,9 @@ _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = weakref.W
 
 class _Entry:
     """armed: the events that the kernel has been asked for; reading may be among them although nobody reads now, until
-    it fires in vain once."""
+    it fires in vain once. heard: its end has been reported."""
 
-    __slots__ = ("armed", "fd", "gone", "over", "readable", "sock", "writable")
+    __slots__ = ("armed", "fd", "gone", "heard", "over", "readable", "sock", "writable")
 
     def __init__(self, sock: socket.socket, fd: int, gone: Callable[[bool], None]) -> None:
         self.sock = sock
@@ -49,6 +49,7 @@ class _Entry:
         self.readable: Callable[[], object] | None = None
         self.writable: Callable[[], object] | None = None
         self.armed = 0
+        self.heard = False
         self.over = False
 
 
@@ -85,13 +86,20 @@ class Watch:
         entry = self._entries.get(sock.fileno())
         return entry is not None and entry.sock is sock
 
-    def add(self, sock: socket.socket, callback: Callable[[bool], None], *, reading: bool = False) -> None:
+    def add(
+        self,
+        sock: socket.socket,
+        callback: Callable[[bool], None],
+        *,
+        reading: bool = False,
+        readable: Callable[[], object] | None = None,
+    ) -> None:
         """Call callback(failed) from the loop. failed: the connection was reset or timed out. Otherwise both of its
         directions have ended in order, which is also what a unix socket says when its other end has closed.
 
         For a socket that is watched already the callback takes the place of the former, and hears of an end that the
-        former has heard of; readers and writers are gone. reading: it will be read from soon. Raises OSError when the
-        kernel has no room for another (epoll(7), max_user_watches).
+        former has heard of; readers and writers are gone. reading: it will be read from soon; readable: as
+        ``on_readable`` takes it. Raises OSError when the kernel has no room for another (epoll(7), max_user_watches).
         """
         fd = sock.fileno()
         entry = self._entries.get(fd)
@@ -99,10 +107,27 @@ class Watch:
             if self._epoll is None:
                 self._stop(entry)
             entry.gone = callback
-            entry.readable = entry.writable = None
-            self._arm(entry, entry.armed & _IN or (_IN if reading else 0))
-            return
-        self._register(_Entry(sock, fd, callback), _IN if reading else 0)
+            entry.readable = readable
+            entry.writable = None
+            events = _IN if reading or readable is not None else entry.armed & _IN
+            if events != entry.armed or entry.heard:
+                # Also when they are the same: an end that has been reported is reported again.
+                self._arm(entry, events)
+        else:
+            entry = _Entry(sock, fd, callback)
+            entry.readable = readable
+            self._register(entry, _IN if reading or readable is not None else 0)
+        if self._epoll is None and readable is not None:
+            self._loop.add_reader(fd, readable)
+
+    def add_writer(self, sock: socket.socket, callback: Callable[[], object]) -> None:
+        """As ``add`` and ``on_writable`` for a socket that is not watched yet, and of whose end callback hears, too: one
+        that is being connected."""
+        entry = _Entry(sock, sock.fileno(), _ignore)
+        entry.writable = callback
+        self._register(entry, _OUT)
+        if self._epoll is None:
+            self._loop.add_writer(entry.fd, callback)
 
     def discard(self, sock: socket.socket, *, closing: bool = False) -> None:
         """Stop watching. Unknown ones are ignored. closing: the caller closes it at once, which saves a system call."""
@@ -205,8 +230,8 @@ class Watch:
         self._entries[entry.fd] = entry
 
     def _arm(self, entry: _Entry, events: int) -> None:
-        """Also when they are the same: an end that has been reported is reported again."""
         entry.armed = events
+        entry.heard = False
         if self._epoll is not None:
             self._epoll.modify(entry.fd, events or _NOTHING)
 
@@ -238,6 +263,7 @@ class Watch:
         if events & _OUT and not entry.over and entry.writable is not None:
             entry.writable()
         if events & _GONE and not entry.over:
+            entry.heard = True
             entry.gone(bool(events & _ERROR))
 
     def _look(self) -> None:

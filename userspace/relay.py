@@ -41,6 +41,31 @@ class Relay:
     else with what broke the flow. sent and received count bytes towards and from the flow.
     """
 
+    __slots__ = (
+        "_active_at",
+        "_backlog",
+        "_charge",
+        "_closed",
+        "_done",
+        "_fd",
+        "_flow",
+        "_flow_over",
+        "_flush_scheduled",
+        "_loop",
+        "_paused",
+        "_pump",
+        "_read_eof",
+        "_reading",
+        "_received",
+        "_rest",
+        "_sent",
+        "_shut",
+        "_sock",
+        "_watch",
+        "_write_eof",
+        "_writing",
+    )
+
     def __init__(
         self,
         flow: TunnelFlow,
@@ -86,23 +111,30 @@ class Relay:
     def active_at(self) -> float:
         return max(self._active_at, self._pump.active_at) if self._pump is not None else self._active_at
 
-    def start(self, early: bytes = b"") -> None:
-        """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``."""
+    def start(self, early: bytes = b"", *, waiting: bool = True) -> None:
+        """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``.
+
+        waiting: bytes that the flow's former handler was given are going to come by ``data_received``, before the loop's
+        next turn.
+        """
         if early:
             self._sent += len(early)
             self._flow.write(early)
         if self._charge is not None:
             # A debt is the client's, not a flow's: one flow after the other would otherwise each begin without it.
             self._take_rest(self._charge(0, self._active_at))
+        reading = not (self._paused or self._rest is not None)
         try:
-            self._watch.add(self._sock, self._hung_up, reading=True)
-            self._update_reading()
+            self._watch.add(self._sock, self._hung_up, reading=True, readable=self._readable if reading else None)
         except OSError as error:
             # No room in the kernel for another watch (epoll(7), max_user_watches).
             self._broken(error)
             return
-        # What the flow has held until now is handed to us first.
-        self._loop.call_soon(self._join)
+        self._reading = reading
+        if waiting:
+            self._loop.call_soon(self._join)
+        else:
+            self._join()
 
     def abort(self, cause: Cause, detail: str = "") -> None:
         """Reset both sides, e.g. when the flow has been idle for too long."""
@@ -193,7 +225,8 @@ class Relay:
         self._read_eof = True
         self._update_reading()
         self._flow.finish()
-        self._finish_if_over()
+        if self._shut:
+            self._close(None, reset=False)
 
     def _socket_full(self) -> None:
         if not self._writing and not self._closed:
@@ -268,16 +301,14 @@ class Relay:
         if self._shut or self._closed:
             return
         self._shut = True
+        if self._read_eof:
+            self._close(None, reset=False)  # Which sends the FIN as well.
+            return
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._broken(error)
             return
-        self._finish_if_over()
-
-    def _finish_if_over(self) -> None:
-        if self._read_eof and self._shut:
-            self._close(None, reset=False)
 
     def _hung_up(self, failed: bool) -> None:
         """Nothing may be reading or writing now. A hang-up without an error is only both FINs having passed."""

@@ -13,15 +13,18 @@ ROOM = Path(__file__).resolve().parents[2] / "socks"
 
 WITH_IO = {
     "binding.py",
+    "connecting.py",
     "connection.py",
     "direct.py",
     "fake.py",
     "http_session.py",
     "http_transfer.py",
     "listener.py",
+    "opening.py",
     "sockets.py",
     "socks_session.py",
     "types.py",  # names socket.socket in a signature
+    "waiting.py",
     "watch.py",
 }
 OUTSIDE = {"asyncio", "socket", "time", "random", "secrets", "os", "select", "threading", "uvloop"}
