@@ -13,6 +13,7 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
@@ -294,11 +295,7 @@ class Dialler:
 
     def open_socket(self, address: IPAddress, port: int) -> tuple[socket.socket, SocketAddress]:
         """A socket to connect to address with, and what to connect it to. Raises OSError."""
-        target: SocketAddress
-        if address.version == 4:
-            family, target = _INET4, (str(address), port)
-        else:
-            family, target = _INET6, (str(address), port, 0, 0)
+        family, target = _target_of(address, port)
         sock = socket.socket(family, _STREAM)
         try:
             if sock.gettimeout() != 0.0:
@@ -393,6 +390,13 @@ class _Dialling:
             self._sock.close()
             outcome = self._dialler.failure_of(failed, self._address, self._port)
         self._told(outcome)
+
+
+@lru_cache(MOST_LITERALS)
+def _target_of(address: IPAddress, port: int) -> tuple[int, SocketAddress]:
+    if address.version == 4:
+        return _INET4, (str(address), port)
+    return _INET6, (str(address), port, 0, 0)
 
 
 def connected(sock: socket.socket, target: SocketAddress) -> DialResult:
