@@ -22,10 +22,11 @@ from .binding import UnixFile, bind_all
 from .config import ListenerConfig, address_key
 from .connection import Client, Ending, Outcome, Phase, Statistics
 from .deadlines import Deadlines
+from .epolled import accept
 from .hosts import format_authority
 from .http_session import serve_http
 from .opening import Kind, Opening, Protocols, Serve
-from .sockets import prepare, receive, reset
+from .sockets import receive, reset
 from .socks_session import serve_socks4, serve_socks5
 from .types import Exit
 from .watch import Watch
@@ -192,20 +193,19 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPT_BATCH):
             try:
-                sock, address = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
+                accepted = accept(listening)
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
                     self._out_of_resources(listening, error)
                     return
                 # accept(2): errors of the new connection, e.g. a reset before we came to it, are reported here.
                 continue
-            self._accepted(sock, address)
+            if accepted is None:
+                return
+            self._accepted(*accepted)
 
-    def _accepted(self, sock: socket.socket, address: object) -> None:
+    def _accepted(self, sock: socket.socket, peer: tuple[str, int] | None) -> None:
         self.counts.accepted += 1
-        peer = (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
         key = address_key(peer[0]) if peer is not None else None
         total = self.config.max_connections
         if self._counted >= total and not self._make_room(total, None):
@@ -218,7 +218,6 @@ class Listener:
                 return
             self._per_address[key] += 1
         self._counted += 1
-        prepare(sock)
         opening = Opening(self, sock, peer, key, self._loop.time(), Kind.ORDINARY)
         self._openings[opening] = None
         opening.begin()
@@ -268,21 +267,21 @@ class Listener:
         os.close(self._spare)
         self._spare = None
         try:
-            sock, address = listening.accept()
+            accepted = accept(listening)
         except OSError:
             # Somebody else was quicker to take the descriptor, or the connection is gone.
+            accepted = None
+        if accepted is None:
             self._pause_accepting()
             return
         self._stop_accepting()
         self.counts.accepted += 1
         self.counts.refused += 1
-        peer = (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
-        self._serve_refusal(sock, peer, SPARE_REFUSAL_TIMEOUT, Kind.SPARE)
+        self._serve_refusal(*accepted, SPARE_REFUSAL_TIMEOUT, Kind.SPARE)
 
     # Serving.
 
     def _serve_refusal(self, sock: socket.socket, peer: tuple[str, int] | None, seconds: float, kind: Kind) -> None:
-        prepare(sock)
         now = self._loop.time()
         opening = Opening(self, sock, peer, None, now, kind)
         self._openings[opening] = None
