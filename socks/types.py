@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Failure(enum.Enum):
@@ -43,8 +42,7 @@ class FlowError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What an application asks for.
 
     host: a name, or an IP literal without brackets. port: 1 to 65535. protocol: "socks5", "socks4", "http" or an
@@ -58,8 +56,7 @@ class Request:
     user: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """The far end's address of an open flow, as BND.ADDR and BND.PORT want it; zeros when not known."""
 
     host: str = "0.0.0.0"

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from quicsocks.netstack.icmp import Unreachable, icmp_error
 
@@ -71,8 +71,7 @@ class DialConfig:
     """A dead destination is noticed within idle + interval * count, four minutes."""
 
 
-@dataclass(frozen=True, slots=True)
-class DialResult:
+class DialResult(NamedTuple):
     """sock: connected and non-blocking; the caller's to close. local, remote: (IP literal, port)."""
 
     sock: socket.socket

@@ -154,7 +154,6 @@ def _text_of(octets: bytes) -> str:
     return str(unpack_address(octets))
 
 
-@lru_cache(REMEMBERED)
 def request(destination: Destination, wire: Wire) -> bytes:
     """Connect, End. Raises LocalError as ``encode_connect`` does."""
     return encode_connect(destination, wire) + encode_end()
