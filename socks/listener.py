@@ -9,14 +9,15 @@ kept, with which a connection can be taken just to be refused.
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .binding import UnixFile, bind_all
 from .config import ListenerConfig, address_key
@@ -25,11 +26,14 @@ from .deadlines import Deadlines
 from .epolled import accept
 from .hosts import format_authority
 from .http_session import serve_http
-from .opening import Kind, Opening, Protocols, Serve
+from .opening import Opening
 from .sockets import receive, reset
 from .socks_session import serve_socks4, serve_socks5
 from .types import Exit
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from .opening import Serve
 
 OnEvent = Callable[[str, str], None]
 """Takes a kind ("limit", "descriptors", "internal") and one line for a person, which names no destination."""
@@ -60,6 +64,17 @@ CLOSE_GRACE: Final = 1.0
 """Seconds that ``Listener.close`` gives handshakes to finish, and aborted flows to clean up."""
 
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Kind(enum.Enum):
+    """What a connection was accepted for."""
+
+    ORDINARY = enum.auto()
+    REFUSED = enum.auto()
+    """At a limit."""
+    SPARE = enum.auto()
+    """Without descriptors."""
+
 
 _log = logging.getLogger("quicsocks.socks")
 
@@ -144,7 +159,7 @@ class Listener:
         await self._until_left(changed, CLOSE_GRACE, lambda opening: opening.phase is Phase.OPEN)
         for opening in list(self._openings):
             opening.cancel()
-        await asyncio.gather(*(opening.task for opening in self._openings), return_exceptions=True)
+        await asyncio.gather(*(opening.task for opening in self._openings if opening.task), return_exceptions=True)
         self.handshakes.close()
         self.connects.close()
         self.watch.close()
@@ -346,7 +361,7 @@ class Listener:
             return Ending.RESET
         return await serve(client, first, deadline)
 
-    def protocol(self, first: int) -> Protocols | None:
+    def protocol(self, first: int) -> Callable[[Client, bytes, float], Coroutine[Any, Any, Outcome]] | None:
         """See ``opening.Door``."""
         statistics, served = self.counts, self.config.protocols
         if first == 5 and "socks5" in served:

@@ -7,6 +7,8 @@ flow, and answers only when there is a true answer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from .connection import Client, Ending, Outcome, Tunnel
 from .errors import AccessDenied, PeerError
@@ -53,6 +55,22 @@ async def finish_socks5(client: Client, *, codec: Socks5Server, flow: Flow, unse
         flow.abort()
         raise
     return Tunnel(flow, codec.remainder)
+
+
+async def serve_from(
+    client: Client,
+    *,
+    serve: Callable[[Client, bytes, float], Coroutine[Any, Any, Outcome]],
+    first: bytes,
+    deadline: float,
+) -> Outcome:
+    """What serve does, for who has only client to give."""
+    return await serve(client, first, deadline)
+
+
+async def end_gently(_client: Client) -> Outcome:
+    """There is nothing to say."""
+    return Ending.GENTLY
 
 
 async def refuse(client: Client, *, words: bytes) -> Outcome:

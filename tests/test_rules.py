@@ -248,7 +248,6 @@ SANS_IO_ROOMS: dict[str, frozenset[str]] = {
         "socks/http_session.py",
         "socks/http_transfer.py",
         "socks/listener.py",
-        "socks/opening.py",
         "socks/sockets.py",
         "socks/socks_session.py",
         "socks/types.py",

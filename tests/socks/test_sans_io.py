@@ -20,7 +20,6 @@ WITH_IO = {
     "http_session.py",
     "http_transfer.py",
     "listener.py",
-    "opening.py",
     "sockets.py",
     "socks_session.py",
     "types.py",  # names socket.socket in a signature
