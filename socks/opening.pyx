@@ -196,22 +196,28 @@ cdef class Opening:
         flow = self._flow
         if flow is None or self._over or self.client is not None:
             return
-        if isinstance(outcome, FlowError):
-            self._flow = None
-            self._refuse(outcome.failure)
-            return
-        codec = self._codec
         try:
-            unsent = self._send(codec.succeed(outcome))
+            if isinstance(outcome, FlowError):
+                self._flow = None
+                self._refuse(outcome.failure)
+            else:
+                self._accepted(flow, outcome)
         except OSError:
             self._end(None, False)
-            return
+        except Exception as error:
+            # It must not get into the tunnel, where it would end more than this connection.
+            self._end(error, False)
+
+    cdef int _accepted(self, flow, bound) except -1:
+        codec = self._codec
+        unsent = self._send(codec.succeed(bound))
         self._door.connects.discard(self)
         if unsent:
             self._hand_over(partial(finish_socks5, codec=codec, flow=flow, unsent=unsent))
-            return
+            return 0
         self._phase = OPEN
         flow.carry(self.sock, codec.remainder, self._carried)
+        return 0
 
     def _carried(self, error):
         if not self._over:

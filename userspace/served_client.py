@@ -161,6 +161,9 @@ class _Dial:
         except FlowFailed as failed:
             self._refuse(failed)
             return
+        except Exception as error:
+            self._break(error)
+            return
         if self._begun is None:
             self._begun = self._client.loop.create_task(self._run())
 
@@ -209,12 +212,7 @@ class _Dial:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            # A bug must not leave the application hanging, nor end the session.
-            self._client.loop.call_exception_handler(
-                {"message": "dialling a destination failed unexpectedly", "exception": error}
-            )
-            if not self._over:
-                self._refuse(FlowFailed(Cause.INTERNAL))
+            self._break(error)
             return
         if self._over:
             reset(sock)
@@ -222,10 +220,13 @@ class _Dial:
         self._join(sock, BoundAddress(host, port))
 
     def _reached(self, outcome: DialResult | FlowFailed) -> None:
-        if isinstance(outcome, FlowFailed):
-            self._refuse(outcome)
-        else:
-            self._join(outcome.sock, BoundAddress(*outcome.local))
+        try:
+            if isinstance(outcome, FlowFailed):
+                self._refuse(outcome)
+            else:
+                self._join(outcome.sock, BoundAddress(*outcome.local))
+        except Exception as error:
+            self._break(error)
 
     def carried(self, error: FlowFailed | None) -> None:
         """The relay is over."""
@@ -251,6 +252,16 @@ class _Dial:
         self._held.clear()
         if self._eof:
             relay.eof_received()
+
+    def _break(self, error: Exception) -> None:
+        """A bug must not leave the application hanging, nor end the session."""
+        self._client.loop.call_exception_handler(
+            {"message": "dialling a destination failed unexpectedly", "exception": error}
+        )
+        if not self._over:
+            self._refuse(FlowFailed(Cause.INTERNAL))
+        elif self._relay is not None:
+            self._relay.abort(Cause.INTERNAL)
 
     def _refuse(self, failed: FlowFailed) -> None:
         self._over = True
