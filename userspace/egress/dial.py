@@ -13,7 +13,6 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, Protocol
 
@@ -107,8 +106,8 @@ class Dialler:
         self._sources = _source_addresses(self._config.source_addresses)
         self._options = _options(self._config)
         self._told_own: tuple[Policy, tuple[IPNetwork, ...]] | None = None
-        self._literals: dict[tuple[str, int], tuple[object, tuple[IPAddress, ...]]] = {}
-        """Of literals that may be dialled: under which rules and surroundings that was found, and the addresses."""
+        self._literals: dict[tuple[str, int], _Literal] = {}
+        """Those that may be dialled."""
 
     async def addresses(self, host: str, port: int) -> list[IPAddress]:
         """Resolve host where needed and return the addresses that may be dialled, in the order to try. Raises
@@ -119,7 +118,7 @@ class Dialler:
         policy = self.policy
         known = self._known(host, port)
         if known is not None:
-            return list(known)
+            return [known.address]
         try:
             parsed = parse_host(host)
         except HostError as error:
@@ -155,18 +154,17 @@ class Dialler:
                     refused = failure
         if not allowed:
             raise refused or FlowFailed(Cause.NAME_NOT_FOUND, "the name has no address")
-        allowed = interleave(allowed)
         if name is None:
             if len(self._literals) >= MOST_LITERALS:
                 self._literals.clear()
-            self._literals[host, port] = policy.state, tuple(allowed)
-        return allowed
+            self._literals[host, port] = _Literal(policy.state, allowed[0], *_target_of(allowed[0], port))
+        return interleave(allowed)
 
-    def _known(self, host: str, port: int) -> tuple[IPAddress, ...] | None:
-        """Of a literal that was found to be permitted, and nothing has changed since, its addresses."""
+    def _known(self, host: str, port: int) -> _Literal | None:
+        """A literal that was found to be permitted, if nothing has changed since."""
         self._look_around(self.policy)
         known = self._literals.get((host, port))
-        return known[1] if known is not None and known[0] is self.policy.state else None
+        return known if known is not None and known.state is self.policy.state else None
 
     def _look_around(self, policy: Policy) -> None:
         """Tell policy of the host's own addresses."""
@@ -191,17 +189,18 @@ class Dialler:
         """
         if self._connector is None:
             return None
-        candidates: Sequence[IPAddress] | None = self._known(host, port)
-        if candidates is None:
+        literal = self._known(host, port)
+        if literal is None:
             try:
-                literal = parse_host(host)
+                address = parse_host(host)
             except HostError:
                 return None
-            if isinstance(literal, str) or not 1 <= port <= 65535:
+            if isinstance(address, str) or not 1 <= port <= 65535:
                 return None
-            candidates = self._permitted(self.policy, host, None, [literal], port)
-        address = self._usable(candidates)[0]
-        return _Dialling(self, self._connector, address, port, told)
+            self._permitted(self.policy, host, None, [address], port)
+            literal = self._literals[host, port]
+        self._usable((literal.address,))
+        return _Dialling(self, self._connector, literal, told)
 
     async def resolve(self, host: str) -> list[IPAddress]:
         """Resolve without asking the policy, for hosts of the operator's own choice. Raises FlowFailed."""
@@ -279,7 +278,8 @@ class Dialler:
         """One connect. Raises FlowFailed."""
         sock = None
         try:
-            sock, target = self.open_socket(address, port)
+            family, target = _target_of(address, port)
+            sock = self.open_socket(family, address)
             await self._connect(sock, target)
             result = connected(sock, target)
             sock = None
@@ -292,9 +292,8 @@ class Dialler:
 
     # Parts of one attempt.
 
-    def open_socket(self, address: IPAddress, port: int) -> tuple[socket.socket, SocketAddress]:
-        """A socket to connect to address with, and what to connect it to. Raises OSError."""
-        family, target = _target_of(address, port)
+    def open_socket(self, family: int, address: IPAddress) -> socket.socket:
+        """One to connect to address with, which is of family. Raises OSError."""
         sock = socket.socket(family, _STREAM)
         try:
             if sock.gettimeout() != 0.0:
@@ -304,7 +303,7 @@ class Dialler:
         except BaseException:
             sock.close()
             raise
-        return sock, target
+        return sock
 
     def _set_options(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -347,31 +346,38 @@ class Dialler:
             self._on_event(kind, text)
 
 
+class _Literal(NamedTuple):
+    """An address that may be dialled. state: under which rules and surroundings that was found."""
+
+    state: object
+    address: IPAddress
+    family: int
+    target: SocketAddress
+
+
 class _Dialling:
     """One literal's connect, by callbacks. Raises FlowFailed."""
 
-    __slots__ = ("_address", "_connecting", "_dialler", "_port", "_sock", "_target", "_told")
+    __slots__ = ("_connecting", "_dialler", "_literal", "_sock", "_told")
 
     def __init__(
         self,
         dialler: Dialler,
         connector: Connector,
-        address: IPAddress,
-        port: int,
+        literal: _Literal,
         told: Callable[[DialResult | FlowFailed], None],
     ) -> None:
         self._dialler = dialler
-        self._address = address
-        self._port = port
+        self._literal = literal
         self._told = told
         sock = None
         try:
-            sock, self._target = dialler.open_socket(address, port)
-            self._connecting = connector.begin(sock, self._target, self._over)
+            sock = dialler.open_socket(literal.family, literal.address)
+            self._connecting = connector.begin(sock, literal.target, self._over)
         except OSError as error:
             if sock is not None:
                 sock.close()
-            raise dialler.failure_of(error, address, port) from None
+            raise dialler.failure_of(error, literal.address, literal.target[1]) from None
         self._sock = sock
 
     def cancel(self) -> None:
@@ -383,15 +389,14 @@ class _Dialling:
         try:
             if error is not None:
                 raise error
-            outcome = connected(self._sock, self._target)
+            outcome = connected(self._sock, self._literal.target)
         except OSError as failed:
             self._connecting.cancel()
             self._sock.close()
-            outcome = self._dialler.failure_of(failed, self._address, self._port)
+            outcome = self._dialler.failure_of(failed, self._literal.address, self._literal.target[1])
         self._told(outcome)
 
 
-@lru_cache(MOST_LITERALS)
 def _target_of(address: IPAddress, port: int) -> tuple[int, SocketAddress]:
     if address.version == 4:
         return _INET4, (str(address), port)
