@@ -102,6 +102,8 @@ def test_what_is_cancelled_is_not_told(on_loop: Run, listening: socket.socket) -
             connecting.cancel()
             connecting.cancel()
             assert sock not in watch
+            assert connector._deadlines is not None
+            assert len(connector._deadlines) == 0
         for _ in range(10):
             await asyncio.sleep(0)
         assert told == []

@@ -134,6 +134,23 @@ def test_who_takes_a_socket_over_hears_of_an_end_that_the_former_has_heard_of(on
     on_loop(main())
 
 
+def test_who_takes_over_hears_of_an_end_although_nobody_reads(on_loop: Run) -> None:
+    async def main() -> None:
+        watch = Watch()
+        near, far = tcp_pair()
+        heard: list[str] = []
+        watch.add(near, lambda failed: heard.append("first"))
+        close_with_reset(far)
+        await until(lambda: heard == ["first"])
+        watch.add(near, lambda failed: heard.append("second"))
+        await until(lambda: heard == ["first", "second"])
+        watch.discard(near, closing=True)
+        near.close()
+        watch.close()
+
+    on_loop(main())
+
+
 def test_a_number_that_is_used_again_in_one_turn_is_not_mistaken(on_loop: Run) -> None:
     """Of two sockets that are ready, the first closes the second, whose number another takes."""
 

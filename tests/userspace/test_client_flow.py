@@ -184,7 +184,9 @@ def test_what_comes_between_the_answer_and_the_relay_is_not_lost(loop_factory: L
         handler.data_received(b"first ")
         handler.data_received(b"second")
         handler.eof_received()
+        assert (scene.table.opened, len(scene.table)) == (1, 1)
         scene.flow.carry(inner, b"", scene.over.append)
+        assert (scene.table.opened, len(scene.table)) == (1, 1)
         received = bytearray()
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(application, 100):
