@@ -86,6 +86,9 @@ def _bind_tcp(family: socket.AddressFamily, address: tuple[str, int]) -> socket.
         if family == socket.AF_INET6:
             # Each family is asked for by itself, so that a check of one is never a permission for the other.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Connections inherit what ``sockets.prepare`` sets, and need no call of their own for it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:

@@ -100,6 +100,7 @@ class ListenerConfig:
             )
 
 
+@lru_cache(1024)
 def is_loopback(host: str) -> bool:
     """host: an IP literal, possibly with a zone."""
     address = ipaddress.ip_address(host.partition("%")[0])

@@ -123,7 +123,7 @@ class Client:
         outcome: Outcome = Ending.RESET
         self.started = True
         try:
-            watch.add(self.sock, self._on_gone, reading=True)
+            watch.add(self.sock, self.on_gone, reading=True)
             outcome = await serve(self)
         except (ClientGone, OSError):
             pass  # the application is gone; there is nobody to tell
@@ -228,7 +228,8 @@ class Client:
     def _left(self) -> bool:
         return self._gone
 
-    def _on_gone(self, failed: bool) -> None:
+    def on_gone(self, failed: bool) -> None:
+        """What a ``Watch`` calls."""
         # Without failing: a unix socket whose other end was closed, or any whose directions have both ended in order.
         if (failed or not self._half_closed) and not self._gone:
             self._gone = True

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Final
 
+from . import waiting
 from .sockets import READ_SIZE, close_gently, failure_of, prepare, receive, reset, send_all
 from .types import Bound, Failure, FlowError, Request
 from .watch import Watch
@@ -108,6 +109,14 @@ class SocketFlow:
             # After an orderly end the sockets are closed already, and these change nothing.
             reset(sock)
             self._end(FlowError(Failure.RESET, "the flow has ended"))
+
+    def when_connected(self, told: Callable[[Bound | FlowError], None]) -> None:
+        """See ``types.Flow``."""
+        waiting.when_connected(self, told)
+
+    def carry(self, sock: socket.socket, early: bytes, over: Callable[[Exception | None], None]) -> None:
+        """See ``types.Flow``."""
+        waiting.carry(self, sock, early, over)
 
     async def read(self) -> bytes:
         """See ``types.Flow``."""

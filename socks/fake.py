@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from . import waiting
 from .direct import SocketExit
 from .sockets import receive, reset, send_all
 from .types import Bound, Failure, FlowError, Request
@@ -119,6 +120,15 @@ class MemoryFlow:
             await asyncio.gather(upload, download, return_exceptions=True)
             reset(sock)
             self._notify()
+            await asyncio.gather(*self._notifications)
+
+    def when_connected(self, told: Callable[[Bound | FlowError], None]) -> None:
+        """See ``types.Flow``."""
+        waiting.when_connected(self, told)
+
+    def carry(self, sock: socket.socket, early: bytes, over: Callable[[Exception | None], None]) -> None:
+        """See ``types.Flow``."""
+        waiting.carry(self, sock, early, over)
 
     async def read(self) -> bytes:
         while not self._incoming:

@@ -1,13 +1,15 @@
 """The front door itself: accepts connections, tells protocols apart by the first byte, keeps the limits.
 
-Read first: ``connection`` for what happens to one connection. This is the only file of the room that makes tasks for
-connections. It accepts by itself, without an asyncio server, because it hands raw sockets on, and because running out
-of descriptors is to be survived: a spare one is kept, with which a connection can be taken just to be refused.
+Read first: ``opening`` and ``connection`` for what happens to one connection. This is the only file of the room that
+makes tasks for connections, and only for those that ``opening`` cannot serve by itself. It accepts by itself, without an
+asyncio server, because it hands raw sockets on, and because running out of descriptors is to be survived: a spare one is
+kept, with which a connection can be taken just to be refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 import logging
 import os
@@ -15,17 +17,23 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .binding import UnixFile, bind_all
 from .config import ListenerConfig, address_key
 from .connection import Client, Ending, Outcome, Phase, Statistics
+from .deadlines import Deadlines
+from .epolled import accept
 from .hosts import format_authority
 from .http_session import serve_http
-from .sockets import prepare, receive, reset
+from .opening import Opening
+from .sockets import receive, reset
 from .socks_session import serve_socks4, serve_socks5
 from .types import Exit
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from .opening import Serve
 
 OnEvent = Callable[[str, str], None]
 """Takes a kind ("limit", "descriptors", "internal") and one line for a person, which names no destination."""
@@ -57,6 +65,17 @@ CLOSE_GRACE: Final = 1.0
 
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+
+class Kind(enum.Enum):
+    """What a connection was accepted for."""
+
+    ORDINARY = enum.auto()
+    REFUSED = enum.auto()
+    """At a limit."""
+    SPARE = enum.auto()
+    """Without descriptors."""
+
+
 _log = logging.getLogger("quicsocks.socks")
 
 
@@ -79,14 +98,19 @@ class Listener:
         files: list[UnixFile],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._config = config
-        self._exit = exit
+        self.config = config
+        self.exit = exit
         self._on_event = on_event
         self._sockets = sockets
         self._files = files
-        self._statistics = Statistics()
-        self._watch = Watch.shared()
-        self._clients: dict[asyncio.Task[None], Client] = {}
+        self.counts = Statistics()
+        self.watch = Watch.shared()
+        self.handshakes: Deadlines[Opening] = Deadlines(config.handshake_timeout, Opening.handshake_expired, self._loop)
+        self.connects: Deadlines[Opening] = Deadlines(config.connect_timeout, Opening.connect_expired, self._loop)
+        self._openings: dict[Opening, None] = {}
+        """Every connection, the oldest first."""
+        self._changed: asyncio.Event | None = None
+        """While it is closing: set when a connection is over."""
         self._per_address: Counter[str] = Counter()
         self._counted = 0
         self._refusals = 0
@@ -107,7 +131,7 @@ class Listener:
 
     def statistics(self) -> Statistics:
         """A copy of the counts."""
-        return replace(self._statistics, open=len(self._clients))
+        return replace(self.counts, open=len(self._openings))
 
     async def close(self, drain: float = 0.0) -> None:
         """Stop accepting, let handshakes finish for a moment, give open flows drain seconds, then reset them. When it
@@ -123,33 +147,37 @@ class Listener:
             sock.close()
         for file in self._files:
             file.remove()
-        for task, client in self._clients.items():
-            client.closing = True
-            if client.phase is Phase.IDLE:
-                task.cancel()
-        await self._until_left(CLOSE_GRACE, lambda client: client.phase is Phase.NEGOTIATING)
-        await self._until_left(drain, lambda client: client.phase is Phase.OPEN)
-        for client in self._clients.values():
-            client.abort()
-        await self._until_left(CLOSE_GRACE, lambda client: client.phase is Phase.OPEN)
-        tasks = list(self._clients)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._watch.close()
+        changed = self._changed = asyncio.Event()
+        for opening in list(self._openings):
+            opening.close_soon()
+            if opening.phase is Phase.IDLE:
+                opening.cancel()
+        await self._until_left(changed, CLOSE_GRACE, lambda opening: opening.phase is Phase.NEGOTIATING)
+        await self._until_left(changed, drain, lambda opening: opening.phase is Phase.OPEN)
+        for opening in list(self._openings):
+            opening.abort()
+        await self._until_left(changed, CLOSE_GRACE, lambda opening: opening.phase is Phase.OPEN)
+        for opening in list(self._openings):
+            opening.cancel()
+        await asyncio.gather(*(opening.task for opening in self._openings if opening.task), return_exceptions=True)
+        self.handshakes.close()
+        self.connects.close()
+        self.watch.close()
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
 
-    async def _until_left(self, seconds: float, counts: Callable[[Client], bool]) -> None:
-        """Wait until no client counts any more, for at most seconds."""
+    async def _until_left(self, changed: asyncio.Event, seconds: float, counts: Callable[[Opening], bool]) -> None:
+        """Wait until no connection counts any more, for at most seconds."""
         deadline = self._loop.time() + seconds
-        while (left := deadline - self._loop.time()) > 0:
-            waiting = {task for task, client in self._clients.items() if counts(client)}
-            if not waiting:
-                return
-            # A client also leaves by changing its phase, without its task ending; so look again now and then.
-            await asyncio.wait(waiting, timeout=min(left, 0.05), return_when=asyncio.FIRST_COMPLETED)
+        while (left := deadline - self._loop.time()) > 0 and any(map(counts, self._openings)):
+            changed.clear()
+            try:
+                # One also leaves by changing its phase, without being over; so look again now and then.
+                async with asyncio.timeout(min(left, 0.05)):
+                    await changed.wait()
+            except TimeoutError:
+                pass
 
     # Accepting.
 
@@ -180,39 +208,34 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPT_BATCH):
             try:
-                sock, address = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
+                accepted = accept(listening)
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
                     self._out_of_resources(listening, error)
                     return
                 # accept(2): errors of the new connection, e.g. a reset before we came to it, are reported here.
                 continue
-            self._accepted(sock, address)
+            if accepted is None:
+                return
+            self._accepted(*accepted)
 
-    def _accepted(self, sock: socket.socket, address: object) -> None:
-        self._statistics.accepted += 1
-        peer = (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+    def _accepted(self, sock: socket.socket, peer: tuple[str, int] | None) -> None:
+        self.counts.accepted += 1
         key = address_key(peer[0]) if peer is not None else None
-        total = self._config.max_connections
+        total = self.config.max_connections
         if self._counted >= total and not self._make_room(total, None):
             self._refuse(sock, peer, f"{self._counted} connections are open, the most allowed")
             return
         if peer is not None and key is not None:
-            limit = self._config.per_address(peer[0])
+            limit = self.config.per_address(peer[0])
             if self._per_address[key] >= limit and not self._make_room(limit, key):
                 self._refuse(sock, peer, f"{self._per_address[key]} connections of {key} are open, the most for one")
                 return
             self._per_address[key] += 1
         self._counted += 1
-        self._serve(
-            sock,
-            peer,
-            self._config.handshake_timeout,
-            lambda client: None if client.evicted else self._leave(client.key),
-            key=key,
-        )
+        opening = Opening(self, sock, peer, key, self._loop.time(), Kind.ORDINARY)
+        self._openings[opening] = None
+        opening.begin()
 
     def _leave(self, key: str | None) -> None:
         self._counted -= 1
@@ -226,31 +249,28 @@ class Listener:
         while, or any when such ones take more than half of limit. So thousands of half-open handshakes keep nobody
         out who asks for something, and never touch an open flow."""
         now = self._loop.time()
-        found: asyncio.Task[None] | None = None
+        found: Opening | None = None
         count = 0
-        for task, client in self._clients.items():
-            if client.is_dispensable and not client.evicted and (key is None or client.key == key):
-                found = found or task
+        for opening in self._openings:
+            if opening.is_dispensable and not opening.evicted and (key is None or opening.key == key):
+                found = found or opening
                 count += 1
-                if now - self._clients[found].since >= HANDSHAKE_PATIENCE or count > max(1, limit // 2):
-                    self._statistics.evicted += 1
-                    self._clients[found].evicted = True
-                    self._leave(self._clients[found].key)
+                if now - found.since >= HANDSHAKE_PATIENCE or count > max(1, limit // 2):
+                    self.counts.evicted += 1
+                    found.evicted = True
+                    self._leave(found.key)
                     found.cancel()
                     return True
         return False
 
     def _refuse(self, sock: socket.socket, peer: tuple[str, int] | None, why: str) -> None:
-        self._statistics.refused += 1
+        self.counts.refused += 1
         self._warn("limit", f"new connections are refused: {why}; raise the limit if they are wanted")
         if self._refusals >= MAX_REFUSALS:
             reset(sock)
             return
         self._refusals += 1
-        self._serve(sock, peer, REFUSAL_TIMEOUT, self._refused, refusing=True)
-
-    def _refused(self, _client: Client) -> None:
-        self._refusals -= 1
+        self._serve_refusal(sock, peer, REFUSAL_TIMEOUT, Kind.REFUSED)
 
     def _out_of_resources(self, listening: socket.socket, error: OSError) -> None:
         """Take one connection with the spare descriptor, to refuse it; accept none until that is done."""
@@ -262,69 +282,88 @@ class Listener:
         os.close(self._spare)
         self._spare = None
         try:
-            sock, address = listening.accept()
+            accepted = accept(listening)
         except OSError:
             # Somebody else was quicker to take the descriptor, or the connection is gone.
+            accepted = None
+        if accepted is None:
             self._pause_accepting()
             return
         self._stop_accepting()
-        self._statistics.accepted += 1
-        self._statistics.refused += 1
-        peer = (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
-        self._serve(sock, peer, SPARE_REFUSAL_TIMEOUT, lambda _client: self._pause_accepting(), refusing=True)
+        self.counts.accepted += 1
+        self.counts.refused += 1
+        self._serve_refusal(*accepted, SPARE_REFUSAL_TIMEOUT, Kind.SPARE)
 
     # Serving.
 
-    def _serve(
-        self,
-        sock: socket.socket,
-        peer: tuple[str, int] | None,
-        seconds: float,
-        on_end: Callable[[Client], None],
-        *,
-        key: str | None = None,
-        refusing: bool = False,
-    ) -> None:
-        prepare(sock)
-        config = self._config
-        if refusing:
-            config = replace(config, linger_timeout=min(seconds, config.linger_timeout))
-        client = Client(sock, peer, self._exit, config, self._statistics, refusing=refusing)
-        client.key = key
-        deadline = self._loop.time() + seconds
-        task = self._loop.create_task(client.run(lambda client: self._negotiate(client, deadline), self._watch))
-        self._clients[task] = client
+    def _serve_refusal(self, sock: socket.socket, peer: tuple[str, int] | None, seconds: float, kind: Kind) -> None:
+        now = self._loop.time()
+        opening = Opening(self, sock, peer, None, now, kind)
+        self._openings[opening] = None
+        config = replace(self.config, linger_timeout=min(seconds, self.config.linger_timeout))
+        self._start_task(opening, config, lambda client: self._negotiate(client, now + seconds), refusing=True)
+
+    def take_over(self, opening: Opening, serve: Serve) -> None:
+        """See ``opening.Door``."""
+        client = self._start_task(opening, self.config, serve, refusing=False)
+        try:
+            # Not later: until the task runs, whatever the socket does would be told to the opening.
+            self.watch.add(opening.sock, client.on_gone, reading=True)
+        except OSError:
+            opening.cancel()
+
+    def _start_task(self, opening: Opening, config: ListenerConfig, serve: Serve, *, refusing: bool) -> Client:
+        client = Client(opening.sock, opening.peer, self.exit, config, self.counts, refusing=refusing)
+        client.asked = opening.asked
+        client.closing = self._closed
+        opening.client = client
+        task = opening.task = self._loop.create_task(client.run(serve, self.watch))
 
         def ended(task: asyncio.Task[None]) -> None:
-            del self._clients[task]
-            on_end(client)
             if not client.started:
-                reset(sock)
+                self.watch.discard(opening.sock, closing=True)
+                reset(opening.sock)
             error = None if task.cancelled() else task.exception()
-            if error is not None:
-                _log.debug("a connection was closed because of an internal error", exc_info=error)
-                self._warn("internal", f"a connection was closed because of an internal error: {error!r}")
+            self.over(opening, error)
 
         task.add_done_callback(ended)
+        return client
+
+    def over(self, opening: Opening, error: BaseException | None = None) -> None:
+        """See ``opening.Door``."""
+        del self._openings[opening]
+        if opening.kind is Kind.ORDINARY:
+            if not opening.evicted:
+                self._leave(opening.key)
+        elif opening.kind is Kind.REFUSED:
+            self._refusals -= 1
+        else:
+            self._pause_accepting()
+        if self._changed is not None:
+            self._changed.set()
+        if error is not None:
+            _log.debug("a connection was closed because of an internal error", exc_info=error)
+            self._warn("internal", f"a connection was closed because of an internal error: {error!r}")
 
     async def _negotiate(self, client: Client, deadline: float) -> Outcome:
         try:
             async with asyncio.timeout_at(deadline):
                 first = await receive(client.sock)
         except TimeoutError:
-            self._statistics.failed += 1
+            self.counts.failed += 1
             return Ending.GENTLY
         if not first:
             return Ending.GENTLY
-        serve = self._protocol(first[0])
+        serve = self.protocol(first[0])
         if serve is None:
             # Whatever it is, TLS to the wrong port or a guess, it would not understand an answer.
-            self._statistics.failed += 1
+            self.counts.failed += 1
             return Ending.RESET
         return await serve(client, first, deadline)
 
-    def _protocol(self, first: int) -> Callable[[Client, bytes, float], Coroutine[Any, Any, Outcome]] | None:
-        statistics, served = self._statistics, self._config.protocols
+    def protocol(self, first: int) -> Callable[[Client, bytes, float], Coroutine[Any, Any, Outcome]] | None:
+        """See ``opening.Door``."""
+        statistics, served = self.counts, self.config.protocols
         if first == 5 and "socks5" in served:
             statistics.socks5 += 1
             return serve_socks5

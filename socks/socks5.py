@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from .credentials import Credentials
 from .errors import AccessDenied, PeerError
@@ -51,8 +50,10 @@ class Verb(enum.Enum):
     UDP_ASSOCIATE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+_VERBS = {verb.value: verb for verb in Verb}
+
+
+class Command(NamedTuple):
     """A complete request. host: a name or an IP literal without brackets. port: 1 to 65535 for CONNECT, else from 0.
     user: the name given with RFC 1929, None without."""
 
@@ -72,17 +73,19 @@ class _State(enum.Enum):
 class Socks5Server:
     """One client's negotiation. credentials: None lets everybody in."""
 
+    __slots__ = ("_credentials", "_ipv6", "_received", "_state", "_to_send", "_user")
+
     def __init__(self, credentials: Credentials | None = None) -> None:
         self._credentials = credentials
         self._state = _State.GREETING
-        self._received = bytearray()
-        self._to_send = bytearray()
+        self._received = b""
+        self._to_send = b""
         self._user: str | None = None
         self._ipv6 = False
 
     def receive_data(self, data: bytes) -> None:
         """Take what the client sent. Then poll ``next_event`` and ``data_to_send``."""
-        self._received += data
+        self._received = self._received + data if self._received else data
 
     def next_event(self) -> Command | None:
         """The request, once; None while more bytes are needed.
@@ -99,14 +102,13 @@ class Socks5Server:
 
     def data_to_send(self) -> bytes:
         """Answers of the negotiation so far, once."""
-        data = bytes(self._to_send)
-        self._to_send.clear()
+        data, self._to_send = self._to_send, b""
         return data
 
     @property
     def remainder(self) -> bytes:
         """What came behind the request. RFC 1928 has no framing after it: these are the destination's bytes."""
-        return bytes(self._received) if self._state is _State.DONE else b""
+        return self._received if self._state is _State.DONE else b""
 
     def succeed(self, bound: Bound) -> bytes:
         """The reply after which bytes flow."""
@@ -127,7 +129,7 @@ class Socks5Server:
         if len(data) < 2 or len(data) < 2 + data[1]:
             return False
         offered = data[2 : 2 + data[1]]
-        del data[: 2 + len(offered)]
+        self._received = data[2 + len(offered) :]
         method = self._choose(offered)
         if method == NO_ACCEPTABLE_METHODS:
             wanted = "a user name and password" if self._credentials else "no authentication"
@@ -136,7 +138,7 @@ class Socks5Server:
         self._state = _State.AUTHENTICATION if method == USERNAME_PASSWORD else _State.REQUEST
         return True
 
-    def _choose(self, offered: bytearray) -> int:
+    def _choose(self, offered: bytes) -> int:
         # RFC 1928 §3: one of those offered. No-auth is never chosen where a password is wanted.
         if self._credentials is None and NO_AUTHENTICATION in offered:
             return NO_AUTHENTICATION
@@ -152,12 +154,12 @@ class Socks5Server:
             raise PeerError(f"version {data[0]} in the password message, expected 1", reply=b"\x01\x01")
         if len(data) < 2 or len(data) < 3 + data[1]:
             return False
-        name = bytes(data[2 : 2 + data[1]])
+        name = data[2 : 2 + data[1]]
         end = 3 + len(name) + data[2 + len(name)]
         if len(data) < end:
             return False
-        password = bytes(data[3 + len(name) : end])
-        del data[:end]
+        password = data[3 + len(name) : end]
+        self._received = data[end:]
         if self._credentials is not None and not self._credentials.check(name, password):
             raise AccessDenied("wrong user name or password", reply=b"\x01\x01")
         self._to_send += b"\x01\x00"
@@ -188,15 +190,15 @@ class Socks5Server:
         if len(data) < start + size + 2:
             return None
         command = data[1]
-        raw = bytes(data[start : start + size])
-        port = int.from_bytes(data[start + size : start + size + 2], "big")
-        del data[: start + size + 2]
+        end = start + size
+        raw = data[start:end]
+        port = data[end] << 8 | data[end + 1]
+        self._received = data[end + 2 :]
         self._ipv6 = address_type == ATYP_IPV6
         self._state = _State.DONE
-        try:
-            verb = Verb(command)
-        except ValueError:
-            raise PeerError(f"unknown SOCKS command {command}", reply=self.unsupported()) from None
+        verb = _VERBS.get(command)
+        if verb is None:
+            raise PeerError(f"unknown SOCKS command {command}", reply=self.unsupported())
         if address_type == ATYP_DOMAIN:
             try:
                 host = parse_host(raw)
@@ -221,7 +223,7 @@ def encode_reply(rep: int, bound: Bound | None = None, *, ipv6: bool = False) ->
     packed = _packed(bound.host) if bound is not None else b""
     port = bound.port if bound is not None and packed else 0
     packed = packed or bytes(16 if ipv6 else 4)
-    return bytes((VERSION, rep, 0, ATYP_IPV6 if len(packed) == 16 else ATYP_IPV4)) + packed + port.to_bytes(2, "big")
+    return b"\x05%c\0%c%b%c%c" % (rep, ATYP_IPV6 if len(packed) == 16 else ATYP_IPV4, packed, port >> 8, port & 0xFF)
 
 
 @lru_cache(1024)

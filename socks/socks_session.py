@@ -7,6 +7,8 @@ flow, and answers only when there is a true answer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from .connection import Client, Ending, Outcome, Tunnel
 from .errors import AccessDenied, PeerError
@@ -18,19 +20,71 @@ from .socks4 import encode_reply as encode_reply4
 from .socks5 import Command as Command5
 from .socks5 import Socks5Server
 from .socks5 import Verb as Verb5
-from .types import FlowError, Request
+from .types import Flow, FlowError, Request
 
 
 async def serve_socks5(client: Client, first: bytes, deadline: float) -> Outcome:
     """first: what has been read. deadline: loop time by which the request must be complete."""
     codec = Socks5Server(client.config.credentials)
-    command = await _negotiate(client, codec, first, deadline)
+    return await _serve_socks5(client, codec, await _negotiate(client, codec, first, deadline))
+
+
+async def resume_socks5(
+    client: Client, *, codec: Socks5Server, command: Command5 | None, unsent: bytes, deadline: float
+) -> Outcome:
+    """Go on where ``opening`` could not: unsent is to be sent first. command: the request, if it has come."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await send_all(client.sock, unsent)
+    except TimeoutError:
+        client.statistics.failed += 1
+        return Ending.GENTLY
+    if command is None:
+        found = await _negotiate(client, codec, b"", deadline)
+        assert found is None or isinstance(found, Command5)
+        command = found
+    return await _serve_socks5(client, codec, command)
+
+
+async def finish_socks5(client: Client, *, codec: Socks5Server, flow: Flow, unsent: bytes) -> Outcome:
+    """Go on where ``opening`` could not: flow stands, and unsent is what is left of its reply."""
+    client.use(flow)
+    try:
+        await send_all(client.sock, unsent)
+    except BaseException:
+        flow.abort()
+        raise
+    return Tunnel(flow, codec.remainder)
+
+
+async def serve_from(
+    client: Client,
+    *,
+    serve: Callable[[Client, bytes, float], Coroutine[Any, Any, Outcome]],
+    first: bytes,
+    deadline: float,
+) -> Outcome:
+    """What serve does, for who has only client to give."""
+    return await serve(client, first, deadline)
+
+
+async def end_gently(_client: Client) -> Outcome:
+    """There is nothing to say."""
+    return Ending.GENTLY
+
+
+async def refuse(client: Client, *, words: bytes) -> Outcome:
+    """Say our last words."""
+    await client.say(words)
+    return Ending.GENTLY
+
+
+async def _serve_socks5(client: Client, codec: Socks5Server, command: Command4 | Command5 | None) -> Outcome:
     if command is None:
         return Ending.GENTLY
     assert isinstance(command, Command5)
     if command.verb is not Verb5.CONNECT:
-        await client.say(codec.unsupported())
-        return Ending.GENTLY
+        return await refuse(client, words=codec.unsupported())
     return await _connect(client, codec, Request(command.host, command.port, "socks5", client.peer, command.user))
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 import socket
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 
 class Failure(enum.Enum):
@@ -42,8 +42,7 @@ class FlowError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What an application asks for.
 
     host: a name, or an IP literal without brackets. port: 1 to 65535. protocol: "socks5", "socks4", "http" or an
@@ -57,8 +56,7 @@ class Request:
     user: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """The far end's address of an open flow, as BND.ADDR and BND.PORT want it; zeros when not known."""
 
     host: str = "0.0.0.0"
@@ -66,14 +64,22 @@ class Bound:
 
 
 class Flow(Protocol):
-    """One flow being opened or open. It is used either through ``relay`` or through ``read`` and ``write``."""
+    """One flow being opened or open. It is used either through ``relay`` or ``carry``, or through ``read`` and ``write``."""
 
     async def connected(self) -> Bound:
         """Wait until the destination has accepted. Raises FlowError. Cancelling it does not end the flow."""
 
+    def when_connected(self, told: Callable[[Bound | FlowError], None]) -> None:
+        """``connected`` for one who does not wait: told is called once with what it would return or raise, from the loop,
+        or at once when that is known."""
+
     async def relay(self, sock: socket.socket, early: bytes = b"") -> None:
         """Take over a connected, non-blocking socket, send early first, and carry bytes, half-closes and resets both
         ways until both directions have ended; then close the socket. The flow owns the socket from the call on."""
+
+    def carry(self, sock: socket.socket, early: bytes, over: Callable[[Exception | None], None]) -> None:
+        """``relay`` for one who does not wait: over is called once when it would return, also before this returns; with
+        an exception only for an internal error. sock may be watched by the loop's ``Watch``, which goes over with it."""
 
     async def read(self) -> bytes:
         """Some bytes from the destination, b"" after its FIN. Credit is returned by the next call. Raises FlowError,

@@ -105,10 +105,12 @@ def test_the_way_of_a_byte_names_enough_of_the_code() -> None:
 
 
 def test_a_name_that_is_gone_is_found() -> None:
-    assert mentioned("see `userspace/relay.py:Relay.no_such_thing`") == [("userspace/relay.py", "Relay.no_such_thing")]
-    names = names_in(ROOT / "userspace/relay.py")
-    assert "Relay._flush" in names
-    assert "Relay.no_such_thing" not in names
+    assert mentioned("see `userspace/flows.py:FlowTable.no_such_thing`") == [
+        ("userspace/flows.py", "FlowTable.no_such_thing")
+    ]
+    names = names_in(ROOT / "userspace/flows.py")
+    assert "FlowTable.add" in names
+    assert "FlowTable.no_such_thing" not in names
     compiled = names_in(ROOT / "userspace/quic/native/stream.pyx")
     assert {"Stream", "Stream.write", "Pump.read", "make_stream"} <= compiled
     assert "Stream.no_such_thing" not in compiled

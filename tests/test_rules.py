@@ -241,6 +241,7 @@ SANS_IO_ROOMS: dict[str, frozenset[str]] = {
     "netstack": frozenset(["netstack/aio.py"]),
     "socks": frozenset([
         "socks/binding.py",
+        "socks/connecting.py",
         "socks/connection.py",
         "socks/direct.py",
         "socks/fake.py",
@@ -250,6 +251,7 @@ SANS_IO_ROOMS: dict[str, frozenset[str]] = {
         "socks/sockets.py",
         "socks/socks_session.py",
         "socks/types.py",
+        "socks/waiting.py",
         "socks/watch.py",
     ]),
     "userspace/tunnel": frozenset(),

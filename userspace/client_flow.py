@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable
 
+from quicsocks.socks.deadlines import Deadlines
 from quicsocks.socks.sockets import reset
 from quicsocks.socks.types import Bound, Failure, FlowError, Request
 
@@ -27,7 +27,40 @@ FIN_WAIT = 60.0
 
 
 class ClientFlow:
-    """One flow of an application. The uplink calls ``attach`` when there is a tunnel to carry it, or ``fail``."""
+    """One flow of an application. The uplink calls ``attach`` when there is a tunnel to carry it, or ``fail``.
+
+    What only coroutines need is made when one comes: most flows have none.
+    """
+
+    __slots__ = (
+        "_before",
+        "_bound",
+        "_carried",
+        "_close_timer",
+        "_closed",
+        "_deadlines",
+        "_eof",
+        "_error",
+        "_finish_wanted",
+        "_flow",
+        "_flows",
+        "_full",
+        "_loop",
+        "_on_over",
+        "_over",
+        "_paused",
+        "_readable",
+        "_received",
+        "_relay",
+        "_taken",
+        "_told",
+        "_unanswered",
+        "_waiter",
+        "_writable",
+        "_wrote",
+        "events",
+        "request",
+    )
 
     def __init__(self, request: Request, flows: FlowTable, loop: asyncio.AbstractEventLoop) -> None:
         self.request = request
@@ -36,27 +69,29 @@ class ClientFlow:
         self.events = _Events(self)
         """The handler to open the tunnel flow with."""
         self._flow: TunnelFlow | None = None
-        self._connected: asyncio.Future[Bound] = loop.create_future()
-        # Nobody may be waiting, e.g. when the application has gone: that is not an error to report.
-        self._connected.add_done_callback(_retrieve)
+        self._bound: Bound | None = None
+        """Set when the destination has accepted."""
         self._error: FlowError | None = None
-        self._before: deque[bytes] = deque()
-        self._before_size = 0
+        self._told: Callable[[Bound | FlowError], None] | None = None
+        self._waiter: asyncio.Future[Bound] | None = None
+        self._before: bytearray | None = None
         self._finish_wanted = False
-        self._received: deque[bytes] = deque()
+        self._received: list[bytes] = []
         self._eof = False
         self._taken = 0
         self._paused = False
-        self._wake_reader: asyncio.Event = asyncio.Event()
-        self._wake_writer: asyncio.Event = asyncio.Event()
-        self._wake_writer.set()
+        self._full = False
+        self._readable: asyncio.Event | None = None
+        self._writable: asyncio.Event | None = None
         self._relay: Relay | None = None
+        self._carried: Callable[[Exception | None], None] | None = None
         self._over = False
         self._closed = False
         self._wrote = False
         self._unanswered: Callable[[FlowFailed], bool] | None = None
         self._on_over: Callable[[], None] | None = None
-        self._expiry: asyncio.TimerHandle | None = None
+        self._deadlines: Deadlines[ClientFlow] | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
 
     # What the uplink calls.
 
@@ -68,20 +103,19 @@ class ClientFlow:
     @property
     def can_move(self) -> bool:
         """Whether it may be opened again elsewhere: unanswered, and no byte of the application's was sent."""
-        return not self._over and not self._connected.done() and not self._wrote
+        return not self._over and self._bound is None and not self._wrote
 
     def attach(self, flow: TunnelFlow) -> None:
         """Use flow, whose handler is ``events``, from now on. What was written so far is sent at once."""
         self._flow = flow
         if self._before:
             self._wrote = True
-            flow.write(b"".join(self._before))
-            self._before.clear()
-            self._before_size = 0
+            before, self._before = self._before, None
+            flow.write(before)
         if self._finish_wanted:
             flow.finish()
-        if not self._paused:
-            self._wake_writer.set()
+        if self._full and not self._paused:
+            self._set_full(False)
 
     def detach(self) -> None:
         """The tunnel flow is of no use any more; wait for another."""
@@ -97,10 +131,17 @@ class ClientFlow:
         self._error = error
         self._flows.remove(self.events)
         self._settle()
-        if not self._connected.done():
-            self._connected.set_exception(error)
-        self._wake_reader.set()
-        self._wake_writer.set()
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
+        if self._bound is None:
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
+            told, self._told = self._told, None
+            if told is not None:
+                told(error)
+        self._wake_reader()
+        self._set_full(False)
         on_over, self._on_over = self._on_over, None
         if on_over is not None:
             on_over()
@@ -113,32 +154,43 @@ class ClientFlow:
         """Ask callback before failing while nothing has been answered yet; True when it takes the flow elsewhere."""
         self._unanswered = callback
 
-    def expire_after(self, timeout: float) -> None:
-        """Fail unless the destination has answered by then (seconds)."""
-        if self._expiry is None and not self._connected.done():
-            self._expiry = self._loop.call_later(timeout, self._expire)
+    def expire_in(self, deadlines: Deadlines[ClientFlow]) -> None:
+        """Call ``expire`` by deadlines unless the destination has answered by then."""
+        if self._deadlines is None and self._bound is None and not self._over:
+            self._deadlines = deadlines
+            deadlines.add(self)
+
+    def expire(self) -> None:
+        """The destination has not answered in time."""
+        self._deadlines = None
+        if self._bound is None:
+            if self._flow is not None:
+                self._flow.reset()
+            self.fail(FlowError(Failure.TIMED_OUT, "no answer from the concentrator"))
 
     def _settle(self) -> None:
         """It is answered. What waited for that lets go of the flow, which would wait for the collector otherwise."""
         self._unanswered = None
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-
-    def _expire(self) -> None:
-        if not self._connected.done():
-            if self._flow is not None:
-                self._flow.reset()
-            self.fail(FlowError(Failure.TIMED_OUT, "no answer from the concentrator"))
+        if self._deadlines is not None:
+            self._deadlines.discard(self)
+            self._deadlines = None
 
     # What ``events`` passes on.
 
     def on_connected(self, bound: BoundAddress) -> None:
         self._settle()
         self.events.active_at = self._loop.time()
-        self._flows.add(self.events)
-        if not self._connected.done():
-            self._connected.set_result(Bound(bound.host, bound.port))
+        self._bound = answer = Bound(bound.host, bound.port)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(answer)
+        told, self._told = self._told, None
+        if told is not None:
+            told(answer)
+        # Who was told has begun to carry it by now, in most cases.
+        if self._relay is None:
+            self._flows.add(self.events)
+            if self._over:
+                self._flows.remove(self.events)
 
     def on_data(self, data: bytes) -> None:
         if self._over or self._closed:
@@ -151,22 +203,19 @@ class ClientFlow:
         self.events.received += len(data)
         self.events.active_at = self._loop.time()
         self._received.append(data)
-        self._wake_reader.set()
+        self._wake_reader()
 
     def on_eof(self) -> None:
         self._eof = True
-        self._wake_reader.set()
+        self._wake_reader()
 
     def on_pause(self, paused: bool) -> None:
         self._paused = paused
-        if paused:
-            self._wake_writer.clear()
-        else:
-            self._wake_writer.set()
+        self._set_full(paused)
 
     def on_ended(self, error: FlowFailed | None) -> None:
         if error is not None:
-            if not self._connected.done() and self._unanswered is not None and self._unanswered(error):
+            if self._bound is None and self._unanswered is not None and self._unanswered(error):
                 return
             self.fail(to_flow_error(error))
             return
@@ -174,45 +223,72 @@ class ClientFlow:
         self._flows.remove(self.events)
         if self._closed:
             self.fail(FlowError(Failure.RESET, "closed"))
-        self._wake_reader.set()
-        self._wake_writer.set()
+        self._wake_reader()
+        self._set_full(False)
 
     # What the front door calls.
 
     async def connected(self) -> Bound:
-        return await asyncio.shield(self._connected)
+        if self._bound is not None:
+            return self._bound
+        if self._error is not None:
+            raise self._error
+        if self._waiter is None:
+            self._waiter = self._loop.create_future()
+            # Nobody may be waiting any more, e.g. when the application has gone: that is not an error to report.
+            self._waiter.add_done_callback(_retrieve)
+        return await asyncio.shield(self._waiter)
+
+    def when_connected(self, told: Callable[[Bound | FlowError], None]) -> None:
+        known = self._bound or self._error
+        if known is not None:
+            told(known)
+        else:
+            self._told = told
 
     async def relay(self, sock: socket.socket, early: bytes = b"") -> None:
-        if self._error is not None or self._flow is None:
-            # Broken since it was connected: the application sees what TCP would have shown it.
-            reset(sock)
-            return
         done: asyncio.Future[None] = self._loop.create_future()
-
-        def ended(_error: FlowFailed | None) -> None:
-            self._flows.remove(relay)
-            if not done.done():
-                done.set_result(None)
-
-        relay = self._relay = Relay(self._flow, sock, ended, loop=self._loop, watch=self._flows.watch)
-        self._flows.replace(self.events, relay)
-        self._flow.set_handler(relay)
-        self.events.hand_over()
-        if self._paused:
-            relay.pause_writing()
-        relay.start(early)
-        if self._taken:
-            self._flow.consumed(self._taken)
-            self._taken = 0
-        while self._received:
-            relay.data_received(self._received.popleft())
-        if self._eof:
-            relay.eof_received()
+        self.carry(sock, early, lambda _error: None if done.done() else done.set_result(None))
         try:
             await done
         except asyncio.CancelledError:
-            relay.abort(Cause.RESET, "the listener was closed")
+            if self._relay is not None:
+                self._relay.abort(Cause.RESET, "the listener was closed")
             raise
+
+    def carry(self, sock: socket.socket, early: bytes, over: Callable[[Exception | None], None]) -> None:
+        flow = self._flow
+        if self._error is not None or flow is None:
+            # Broken since it was connected: the application sees what TCP would have shown it.
+            self._flows.watch.discard(sock, closing=True)
+            reset(sock)
+            over(None)
+            return
+        self._carried = over
+        relay = self._relay = Relay(flow, sock, self._relay_over, loop=self._loop, watch=self._flows.watch)
+        self._flows.replace(self.events, relay)
+        flow.set_handler(relay)
+        self.events.hand_over()
+        if self._paused:
+            relay.pause_writing()
+        relay.start(early, waiting=bool(self._received))
+        if self._taken:
+            flow.consumed(self._taken)
+            self._taken = 0
+        received, self._received = self._received, []
+        for data in received:
+            relay.data_received(data)
+        if self._eof:
+            relay.eof_received()
+
+    def _relay_over(self, _error: FlowFailed | None) -> None:
+        relay, over = self._relay, self._carried
+        self._over = True
+        self._carried = None
+        if relay is not None:
+            self._flows.remove(relay)
+        if over is not None:
+            over(None)
 
     async def read(self) -> bytes:
         self._return_credit()
@@ -221,8 +297,10 @@ class ClientFlow:
                 raise self._error
             if self._eof:
                 return b""
-            self._wake_reader.clear()
-            await self._wake_reader.wait()
+            if self._readable is None:
+                self._readable = asyncio.Event()
+            self._readable.clear()
+            await self._readable.wait()
         data = b"".join(self._received) if len(self._received) > 1 else self._received[0]
         self._received.clear()
         self._taken = len(data)
@@ -237,13 +315,17 @@ class ClientFlow:
             self._wrote = True
             self._flow.write(data)
             return
-        self._before.append(bytes(data))
-        self._before_size += len(data)
-        if self._before_size > WRITE_AHEAD:
-            self._wake_writer.clear()
+        if self._before is None:
+            self._before = bytearray()
+        self._before += data
+        if len(self._before) > WRITE_AHEAD:
+            self._set_full(True)
 
     async def drain(self) -> None:
-        await self._wake_writer.wait()
+        if self._full:
+            if self._writable is None:
+                self._writable = asyncio.Event()
+            await self._writable.wait()
         if self._error is not None:
             raise self._error
 
@@ -270,7 +352,7 @@ class ClientFlow:
     def close(self) -> None:
         if self._over or self._closed or self._relay is not None:
             return
-        if self._flow is None or not self._connected.done():
+        if self._flow is None or self._bound is None:
             self.abort()
             return
         self._closed = True
@@ -282,7 +364,20 @@ class ClientFlow:
         elif self._eof:
             self.fail(FlowError(Failure.RESET, "closed"))
         else:
-            self._expiry = self._loop.call_later(FIN_WAIT, self.abort)
+            self._close_timer = self._loop.call_later(FIN_WAIT, self.abort)
+
+    def _wake_reader(self) -> None:
+        if self._readable is not None:
+            self._readable.set()
+
+    def _set_full(self, full: bool) -> None:
+        """Whether ``drain`` waits."""
+        self._full = full
+        if self._writable is not None:
+            if full:
+                self._writable.clear()
+            else:
+                self._writable.set()
 
     def _return_credit(self) -> None:
         if self._taken and self._flow is not None:

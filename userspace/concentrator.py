@@ -31,7 +31,7 @@ from .quic.errors import Ended, LocalError
 from .quic.factory import open_endpoint
 from .quic.types import Address, Endpoint, Limits, ListenConfig, Session, SessionHandler
 from .reloading import waiting_for_restart
-from .served_client import Reached, ServedClient
+from .served_client import ServedClient
 from .settings import ConcentratorSettings
 from .state import StateError, StateFolder
 from .status import StatusServer, socket_path
@@ -41,11 +41,9 @@ from .tunnel.types import (
     ALPN_QUICSOCKS,
     AuthFailure,
     AuthRefused,
-    BoundAddress,
     Cause,
     ClientAuthorised,
     CloseCode,
-    Destination,
     TunnelLimits,
 )
 from .tunnel_timer import TunnelTimer
@@ -153,7 +151,7 @@ class Concentrator:
         self._endpoint.listen(config, self._accept)
 
     def _accept(self, session: Session) -> SessionHandler:
-        client = ServedClient(session, self, self._reach, self.flows)
+        client = ServedClient(session, self, self._way_out, self.flows)
         timer = TunnelTimer(self._loop)
         tunnel = ConcentratorTunnel(
             session,
@@ -243,12 +241,6 @@ class Concentrator:
     def _event_of(self, client: ServedClient) -> Callable[[str, str], None]:
         """Clients that nobody has authenticated must not fill a journal."""
         return self._events.info if client.public_key else self._events.detail
-
-    # Dialling.
-
-    async def _reach(self, destination: Destination) -> Reached:
-        sock, host, port = await self._way_out.reach(destination.host, destination.port)
-        return Reached(sock, BoundAddress(host, port))
 
     # Clients coming and going while it runs.
 

@@ -76,10 +76,11 @@ class FlowTable:
             self._schedule()
 
     def replace(self, old: Carried, new: Carried) -> None:
-        """new goes on with the flow that old has begun."""
+        """new goes on with the flow that old has begun, if it was added."""
         self.add(new)
-        self.opened -= 1
-        self.remove(old)
+        if old in self._flows:
+            self.opened -= 1
+            self.remove(old)
 
     def remove(self, flow: Carried) -> None:
         if flow in self._flows:

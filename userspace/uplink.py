@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quicsocks.socks.deadlines import Deadlines
 from quicsocks.socks.types import Failure, FlowError
 
 from .backoff import SLOW, Backoff
@@ -104,6 +105,7 @@ class Uplink:
         self._backoff = Backoff()
         self._current: Uplinked | None = None
         self._waiting: dict[ClientFlow, _Waiting] = {}
+        self._unanswered: Deadlines[ClientFlow] = Deadlines(OPEN_TIMEOUT, ClientFlow.expire, self._loop)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: list[Uplinked] = []
         self._said: str = ""
@@ -165,6 +167,7 @@ class Uplink:
         self._current = None
         for waiting in list(self._waiting.values()):
             self._give_up(waiting.flow, Failure.TUNNEL_DOWN, "the client is shutting down")
+        self._unanswered.close()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
@@ -398,7 +401,7 @@ class Uplink:
             flow.fail(FlowError(Failure.INTERNAL, str(error)))
             return
         flow.attach(tunnel_flow)
-        flow.expire_after(OPEN_TIMEOUT)
+        flow.expire_in(self._unanswered)
 
     async def _open_by_name(self, flow: ClientFlow, uplinked: Uplinked, moves: int) -> None:
         """On bare qt the concentrator takes addresses only: resolve through the tunnel, never here."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 
+from quicsocks.socks.connecting import Connector
 from quicsocks.socks.sockets import connect
 
 from .chain.upstream import Upstream, UpstreamDialler
-from .egress.dial import DialConfig, Dialler
+from .egress.dial import Cancellable, DialConfig, Dialler, DialResult
 from .egress.fair import FairResolver
 from .egress.own_addresses import OwnAddresses, read_own_networks
 from .egress.policy import Policy
@@ -33,13 +34,24 @@ class WayOut:
     """Reaches destinations under the policy. ``start`` begins what runs in the background; ``close`` ends it."""
 
     def __init__(
-        self, dialler: Dialler, resolver: Resolver, upstream: UpstreamDialler | None, public: PublicAddresses
+        self,
+        dialler: Dialler,
+        connector: Connector,
+        resolver: Resolver,
+        upstream: UpstreamDialler | None,
+        public: PublicAddresses,
     ) -> None:
         self._dialler = dialler
+        self._connector = connector
         self._resolver = resolver
         self._upstream = upstream
         self._public = public
         self._background: list[asyncio.Task[None]] = []
+
+    def begin(self, host: str, port: int, told: Callable[[DialResult | FlowFailed], None]) -> Cancellable | None:
+        """Begin to reach an address without a task; None when that takes more, and ``reach`` is to be called. Raises
+        FlowFailed. told: called once from the loop, unless it is cancelled; the socket is watched already."""
+        return self._dialler.begin(host, port, told) if self._upstream is None else None
 
     async def reach(self, host: str, port: int) -> tuple[socket.socket, str, int]:
         """A connected, non-blocking socket and its local address. Raises FlowFailed."""
@@ -69,6 +81,7 @@ class WayOut:
         self._background = []
         if self._upstream is not None:
             await self._upstream.close()
+        self._connector.close()
         await self._resolver.close()
 
 
@@ -113,11 +126,20 @@ def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
     )
     public = PublicAddresses(_public_host(settings))
     own = OwnAddresses(public.own_networks)
-    dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, own, events.warn, connect=connect)
+    connector = Connector(config.connect_timeout)
+    dialler = Dialler(
+        Policy(egress_rules(settings.rules)),
+        resolver,
+        config,
+        own,
+        events.warn,
+        connect=connect,
+        connector=connector,
+    )
     upstream = None
     if settings.upstream is not None:
         upstream = UpstreamDialler(dialler, Upstream.parse(settings.upstream), events.warn)
-    return WayOut(dialler, resolver, upstream, public)
+    return WayOut(dialler, connector, resolver, upstream, public)
 
 
 def _public_host(settings: ConcentratorSettings) -> str | None:

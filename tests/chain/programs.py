@@ -7,7 +7,7 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from quicsocks.socks.sockets import reset
 from quicsocks.socks.types import Bound, Failure, FlowError, Request
@@ -107,6 +107,12 @@ class SocketFlow:
         return Bound(*writer.get_extra_info("sockname")[:2])
 
     async def relay(self, sock: socket.socket, early: bytes = b"") -> None:
+        raise NotImplementedError
+
+    def when_connected(self, told: Callable[[Bound | FlowError], None]) -> None:
+        raise NotImplementedError
+
+    def carry(self, sock: socket.socket, early: bytes, over: Callable[[Exception | None], None]) -> None:
         raise NotImplementedError
 
     async def read(self) -> bytes:

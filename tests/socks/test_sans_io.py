@@ -13,6 +13,7 @@ ROOM = Path(__file__).resolve().parents[2] / "socks"
 
 WITH_IO = {
     "binding.py",
+    "connecting.py",
     "connection.py",
     "direct.py",
     "fake.py",
@@ -22,6 +23,7 @@ WITH_IO = {
     "sockets.py",
     "socks_session.py",
     "types.py",  # names socket.socket in a signature
+    "waiting.py",
     "watch.py",
 }
 OUTSIDE = {"asyncio", "socket", "time", "random", "secrets", "os", "select", "threading", "uvloop"}

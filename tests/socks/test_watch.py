@@ -41,20 +41,6 @@ async def until(what: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
-class Turns:
-    """Counts the turns in which the watch had something to do."""
-
-    def __init__(self, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        tell = watch._tell
-
-        def counted(*arguments: object) -> None:
-            self.count += 1
-            tell(*arguments)  # type: ignore[arg-type] # passed through
-
-        monkeypatch.setattr(watch, "_tell", counted)
-
-
 def test_reading_and_writing(on_loop: Run, epoll: bool) -> None:
     async def main() -> None:
         watch = Watch()
@@ -85,23 +71,22 @@ def test_reading_and_writing(on_loop: Run, epoll: bool) -> None:
     on_loop(main())
 
 
-def test_data_that_nobody_reads_costs_one_turn(on_loop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_nobody_reads_costs_one_turn(on_loop: Run) -> None:
     async def main() -> None:
         watch = Watch()
-        turns = Turns(watch, monkeypatch)
         with pair() as (near, far):
             watch.add(near, lambda failed: None, reading=True)
             far.send(b"early")
             for _ in range(200):
                 await asyncio.sleep(0)
-            assert turns.count == 1
+            assert watch.turns == 1
             far.shutdown(socket.SHUT_WR)
             near.shutdown(socket.SHUT_WR)
             far.recv(1)
             await asyncio.sleep(0.01)
             for _ in range(200):
                 await asyncio.sleep(0)
-            assert turns.count <= 3, "an end that has been told is told again and again"
+            assert watch.turns <= 3, "an end that has been told is told again and again"
             assert near.recv(100) == b"early"
             watch.discard(near)
         watch.close()
@@ -143,6 +128,23 @@ def test_who_takes_a_socket_over_hears_of_an_end_that_the_former_has_heard_of(on
         assert second[0] is True
         assert not reads, "the former owner's reader is called"
         watch.discard(near)
+        near.close()
+        watch.close()
+
+    on_loop(main())
+
+
+def test_who_takes_over_hears_of_an_end_although_nobody_reads(on_loop: Run) -> None:
+    async def main() -> None:
+        watch = Watch()
+        near, far = tcp_pair()
+        heard: list[str] = []
+        watch.add(near, lambda failed: heard.append("first"))
+        close_with_reset(far)
+        await until(lambda: heard == ["first"])
+        watch.add(near, lambda failed: heard.append("second"))
+        await until(lambda: heard == ["first", "second"])
+        watch.discard(near, closing=True)
         near.close()
         watch.close()
 

@@ -276,7 +276,7 @@ def test_a_socket_that_cannot_be_watched_is_reset_with_its_flow(
     loop_factory: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        def refuse(watch: Watch, sock: socket.socket, callback: Callable[[bool], None], *, reading: bool) -> None:
+        def refuse(watch: Watch, sock: socket.socket, callback: Callable[[bool], None], **options: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(Watch, "add", refuse)

@@ -121,13 +121,13 @@ def test_goodbyes_without_an_end_leave_few_sessions(tmp_path: Path, monkeypatch:
 def test_a_flow_refused_for_going_away_is_as_good_as_a_goodbye(tmp_path: Path) -> None:
     async def script(made: World, origin: Origin) -> None:
         await wait_until(lambda: bool(made.notes))
-        reach = made.concentrator._way_out.reach
+        begin = made.concentrator._way_out.begin
 
-        async def refuse_once(host: str, port: int) -> Any:
-            made.concentrator._way_out.reach = reach  # type: ignore[method-assign] # back to what it was
+        def refuse_once(host: str, port: int, told: object) -> Any:
+            made.concentrator._way_out.begin = begin  # type: ignore[method-assign] # back to what it was
             raise FlowFailed(Cause.GOING_AWAY)
 
-        made.concentrator._way_out.reach = refuse_once  # type: ignore[method-assign] # for one flow
+        made.concentrator._way_out.begin = refuse_once  # type: ignore[method-assign] # for one flow
         (await made.open("127.0.0.1", origin.port).connected())
         assert len(made.endpoint.links) == 2
         (await made.open("127.0.0.1", origin.port).connected())
@@ -309,6 +309,7 @@ def test_on_bare_qt_all_addresses_of_a_name_are_tried(tmp_path: Path) -> None:
             return sock, "192.0.2.99", 1
 
         made.uplink._resolve_through = resolve
+        made.concentrator._way_out.begin = lambda *_: None  # type: ignore[method-assign] # all by reach
         made.concentrator._way_out.reach = reach  # type: ignore[method-assign] # a network of the test's own
         flow = made.open("www.example", 80)
         await flow.connected()

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple, Protocol
 
 from quicsocks.netstack.icmp import Unreachable, icmp_error
 
@@ -34,6 +35,23 @@ SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 Connect = Callable[[socket.socket, SocketAddress], Awaitable[None]]
 
 
+class Cancellable(Protocol):
+    """What has been begun."""
+
+    def cancel(self) -> None:
+        """Tell nobody any more. Idempotent."""
+
+
+class Connector(Protocol):
+    """Connects non-blocking sockets without a task each, within a time that it knows."""
+
+    def begin(self, sock: socket.socket, address: SocketAddress, told: Callable[[OSError | None], None]) -> Cancellable:
+        """told: called once from the loop unless it is cancelled, with why it failed. Raises OSError."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
 @dataclass(frozen=True, slots=True)
 class DialConfig:
     """How destinations are dialled."""
@@ -52,8 +70,7 @@ class DialConfig:
     """A dead destination is noticed within idle + interval * count, four minutes."""
 
 
-@dataclass(frozen=True, slots=True)
-class DialResult:
+class DialResult(NamedTuple):
     """sock: connected and non-blocking; the caller's to close. local, remote: (IP literal, port)."""
 
     sock: socket.socket
@@ -63,9 +80,9 @@ class DialResult:
 
 class Dialler:
     """policy may be replaced at any time (``dialler.policy = ...``); dials under way finish under the one they began
-    with. connect: connects a non-blocking socket to an IP literal; raises OSError. own_addresses: asked before each dial;
-    None leaves the policy's own as they are. on_event(kind, text): told what the operator should know, once a minute for
-    each kind."""
+    with. connect: connects a non-blocking socket to an IP literal; raises OSError. connector: the same without a task, for
+    as long as config says; None leaves everything to connect. own_addresses: asked before each dial; None leaves the
+    policy's own as they are. on_event(kind, text): told what the operator should know, once a minute for each kind."""
 
     def __init__(
         self,
@@ -76,9 +93,11 @@ class Dialler:
         on_event: Callable[[str, str], None] | None = None,
         *,
         connect: Connect,
+        connector: Connector | None = None,
     ) -> None:
         self.policy = policy
         self._connect = connect
+        self._connector = connector
         self._resolver = resolver
         self._config = config or DialConfig()
         self._own_addresses = own_addresses
@@ -87,8 +106,8 @@ class Dialler:
         self._sources = _source_addresses(self._config.source_addresses)
         self._options = _options(self._config)
         self._told_own: tuple[Policy, tuple[IPNetwork, ...]] | None = None
-        self._literals: dict[tuple[str, int], tuple[object, tuple[IPAddress, ...]]] = {}
-        """Of literals that may be dialled: under which rules and surroundings that was found, and the addresses."""
+        self._literals: dict[tuple[str, int], _Literal] = {}
+        """Those that may be dialled."""
 
     async def addresses(self, host: str, port: int) -> list[IPAddress]:
         """Resolve host where needed and return the addresses that may be dialled, in the order to try. Raises
@@ -97,10 +116,9 @@ class Dialler:
         host: a name or an IP literal. port: 1 to 65535.
         """
         policy = self.policy
-        self._look_around(policy)
-        known = self._literals.get((host, port))
-        if known is not None and known[0] is policy.state:
-            return list(known[1])
+        known = self._known(host, port)
+        if known is not None:
+            return [known.address]
         try:
             parsed = parse_host(host)
         except HostError as error:
@@ -117,6 +135,12 @@ class Dialler:
             self._look_around(policy)
         else:
             name, found = None, [parsed]
+        return self._permitted(policy, host, name, found, port)
+
+    def _permitted(
+        self, policy: Policy, host: str, name: str | None, found: list[IPAddress], port: int
+    ) -> list[IPAddress]:
+        """Of found those that policy permits, in the order to try. Raises FlowFailed when that is none."""
         allowed = []
         refused: FlowFailed | None = None
         for address in found:
@@ -130,12 +154,17 @@ class Dialler:
                     refused = failure
         if not allowed:
             raise refused or FlowFailed(Cause.NAME_NOT_FOUND, "the name has no address")
-        allowed = interleave(allowed)
         if name is None:
             if len(self._literals) >= MOST_LITERALS:
                 self._literals.clear()
-            self._literals[host, port] = policy.state, tuple(allowed)
-        return allowed
+            self._literals[host, port] = _Literal(policy.state, allowed[0], *_target_of(allowed[0], port))
+        return interleave(allowed)
+
+    def _known(self, host: str, port: int) -> _Literal | None:
+        """A literal that was found to be permitted, if nothing has changed since."""
+        self._look_around(self.policy)
+        known = self._literals.get((host, port))
+        return known if known is not None and known.state is self.policy.state else None
 
     def _look_around(self, policy: Policy) -> None:
         """Tell policy of the host's own addresses."""
@@ -152,6 +181,27 @@ class Dialler:
         """
         return await self.connect(await self.addresses(host, port), port)
 
+    def begin(self, host: str, port: int, told: Callable[[DialResult | FlowFailed], None]) -> Cancellable | None:
+        """Begin what ``dial`` does, if that is to connect to an IP literal; None when it is more, and ``dial`` is to be
+        called. Raises FlowFailed when it has failed already.
+
+        told: called once from the loop, unless it is cancelled.
+        """
+        if self._connector is None:
+            return None
+        literal = self._known(host, port)
+        if literal is None:
+            try:
+                address = parse_host(host)
+            except HostError:
+                return None
+            if isinstance(address, str) or not 1 <= port <= 65535:
+                return None
+            self._permitted(self.policy, host, None, [address], port)
+            literal = self._literals[host, port]
+        self._usable((literal.address,))
+        return _Dialling(self, self._connector, literal, told)
+
     async def resolve(self, host: str) -> list[IPAddress]:
         """Resolve without asking the policy, for hosts of the operator's own choice. Raises FlowFailed."""
         try:
@@ -167,9 +217,7 @@ class Dialler:
     async def connect(self, candidates: list[IPAddress], port: int) -> DialResult:
         """Race candidates that ``addresses`` has returned. Raises FlowFailed."""
         loop = asyncio.get_running_loop()
-        usable = [address for address in candidates if not self._sources or address.version in self._sources]
-        if not usable:
-            raise FlowFailed(Cause.FAMILY_UNSUPPORTED, "no source address of the destination's family is configured")
+        usable = self._usable(candidates)
         if len(usable) == 1:
             try:
                 async with asyncio.timeout(self._config.connect_timeout):
@@ -217,30 +265,45 @@ class Dialler:
                 winner.sock.close()
             await _discard(running)
 
+    def _usable(self, candidates: Sequence[IPAddress]) -> Sequence[IPAddress]:
+        """Those of a family that may be dialled from here. Raises FlowFailed."""
+        if not self._sources:
+            return candidates
+        usable = [address for address in candidates if address.version in self._sources]
+        if not usable:
+            raise FlowFailed(Cause.FAMILY_UNSUPPORTED, "no source address of the destination's family is configured")
+        return usable
+
     async def _attempt(self, address: IPAddress, port: int) -> DialResult:
         """One connect. Raises FlowFailed."""
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        target = (str(address), port) if address.version == 4 else (str(address), port, 0, 0)
         sock = None
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            self._set_options(sock)
-            self._bind(sock, address)
+            family, target = _target_of(address, port)
+            sock = self.open_socket(family, address)
             await self._connect(sock, target)
-            local = sock.getsockname()
-            if local[1] == port and local[:2] == sock.getpeername()[:2]:
-                # TCP's simultaneous open lets a socket connect to itself when the destination is a free port of the
-                # ephemeral range on this host: nobody listens there.
-                raise ConnectionRefusedError(errno.ECONNREFUSED, "the connection came back to itself")
-            result = DialResult(sock, (local[0], local[1]), target[:2])
+            result = connected(sock, target)
             sock = None
             return result
         except OSError as error:
-            raise self._failure(error, address, port) from None
+            raise self.failure_of(error, address, port) from None
         finally:
             if sock is not None:
                 sock.close()
+
+    # Parts of one attempt.
+
+    def open_socket(self, family: int, address: IPAddress) -> socket.socket:
+        """One to connect to address with, which is of family. Raises OSError."""
+        sock = socket.socket(family, _STREAM)
+        try:
+            if sock.gettimeout() != 0.0:
+                sock.setblocking(False)
+            self._set_options(sock)
+            self._bind(sock, address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _set_options(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -263,7 +326,8 @@ class Dialler:
             self._tell("source", f"cannot dial from {source}: {error.strerror}; check the configured source address")
             raise OSError(errno.ENETUNREACH, f"no route from the source address {source}") from None
 
-    def _failure(self, error: OSError, address: IPAddress, port: int) -> FlowFailed:
+    def failure_of(self, error: OSError, address: IPAddress, port: int) -> FlowFailed:
+        """What a connect has failed with, as the client is told it."""
         number = error.errno or 0
         cause = ERRNO_CAUSES.get(number, Cause.NETWORK_FAILURE)
         if number in (errno.EMFILE, errno.ENFILE):
@@ -280,6 +344,73 @@ class Dialler:
         if self._on_event is not None and now - self._told.get(kind, float("-inf")) >= 60.0:
             self._told[kind] = now
             self._on_event(kind, text)
+
+
+class _Literal(NamedTuple):
+    """An address that may be dialled. state: under which rules and surroundings that was found."""
+
+    state: object
+    address: IPAddress
+    family: int
+    target: SocketAddress
+
+
+class _Dialling:
+    """One literal's connect, by callbacks. Raises FlowFailed."""
+
+    __slots__ = ("_connecting", "_dialler", "_literal", "_sock", "_told")
+
+    def __init__(
+        self,
+        dialler: Dialler,
+        connector: Connector,
+        literal: _Literal,
+        told: Callable[[DialResult | FlowFailed], None],
+    ) -> None:
+        self._dialler = dialler
+        self._literal = literal
+        self._told = told
+        sock = None
+        try:
+            sock = dialler.open_socket(literal.family, literal.address)
+            self._connecting = connector.begin(sock, literal.target, self._over)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            raise dialler.failure_of(error, literal.address, literal.target[1]) from None
+        self._sock = sock
+
+    def cancel(self) -> None:
+        self._connecting.cancel()
+        self._sock.close()
+
+    def _over(self, error: OSError | None) -> None:
+        outcome: DialResult | FlowFailed
+        try:
+            if error is not None:
+                raise error
+            outcome = connected(self._sock, self._literal.target)
+        except OSError as failed:
+            self._connecting.cancel()
+            self._sock.close()
+            outcome = self._dialler.failure_of(failed, self._literal.address, self._literal.target[1])
+        self._told(outcome)
+
+
+def _target_of(address: IPAddress, port: int) -> tuple[int, SocketAddress]:
+    if address.version == 4:
+        return _INET4, (str(address), port)
+    return _INET6, (str(address), port, 0, 0)
+
+
+def connected(sock: socket.socket, target: SocketAddress) -> DialResult:
+    """Of a socket that has been connected to target. Raises OSError when the connection is none."""
+    local = sock.getsockname()
+    if local[1] == target[1] and local[:2] == sock.getpeername()[:2]:
+        # TCP's simultaneous open lets a socket connect to itself when the destination is a free port of the
+        # ephemeral range on this host: nobody listens there.
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "the connection came back to itself")
+    return DialResult(sock, (local[0], local[1]), (target[0], target[1]))
 
 
 def icmp_for(cause: Cause, destination: IPAddress, port: int, source: IPAddress | None = None) -> bytes:
@@ -384,4 +515,6 @@ _ICMP_CAUSES = {
     Cause.ADDRESS_PROHIBITED: Unreachable.PROHIBITED,
 }
 
+_INET4, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
+_STREAM = int(socket.SOCK_STREAM) | int(getattr(socket, "SOCK_NONBLOCK", 0))  # Linux: saves a system call
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in Python's socket module

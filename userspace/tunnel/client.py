@@ -8,6 +8,7 @@ once, on stream 0. Nothing is sent before the handshake has verified the peer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from ..quic.errors import End, Ended, LocalError
 from ..quic.types import (
@@ -19,7 +20,7 @@ from ..quic.types import (
     Session,
     Stream,
 )
-from .addresses import forbidden, parse_literal
+from .addresses import REMEMBERED, forbidden, parse_literal
 from .authentication import make_auth
 from .client_flow import ClientFlow, EarlyBudget
 from .common import State, Tunnel
@@ -124,9 +125,7 @@ class ClientTunnel(Tunnel):
             raise FlowFailed(Cause.GOING_AWAY, "the concentrator takes no new flows")
         if self.wire is None or not self.usable:
             raise LocalError(f"no flow can be opened: {self.state.value}")
-        octets = request(destination, self.wire) + early
-        address = parse_literal(destination.host)
-        reason = forbidden(address, loopback=self.wire is Wire.QT) if address is not None else ""
+        octets, reason = _prepared(destination, self.wire)
         if reason:
             raise FlowFailed(Cause.ADDRESS_PROHIBITED, reason)
         try:
@@ -136,7 +135,7 @@ class ClientTunnel(Tunnel):
         flow = ClientFlow(stream, destination, self.wire, handler, self._forget, self._budget)
         self._flows[stream.id] = flow
         self.counters.flows += 1
-        flow.send_request(octets)
+        flow.send_request(octets + early if early else octets)
         return flow
 
     def get_timer(self) -> float | None:
@@ -237,6 +236,14 @@ class ClientTunnel(Tunnel):
     def _tell_opened(self) -> None:
         if self._opened is not None and self.usable:
             self._opened()
+
+
+@lru_cache(REMEMBERED)
+def _prepared(destination: Destination, wire: Wire) -> tuple[bytes, str]:
+    """A request, and why the protocol excludes its destination, or "". Raises LocalError."""
+    address = parse_literal(destination.host)
+    octets = request(destination, wire)
+    return octets, forbidden(address, loopback=wire is Wire.QT) if address is not None else ""
 
 
 class _Nobody:

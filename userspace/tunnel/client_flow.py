@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..quic.errors import LocalError
 from ..quic.types import Stream
 from .flow import TCP_CONNECTION_RESET, Flow, Stage
-from .preamble import AnswerReader
+from .preamble import PLAIN_ANSWER, AnswerReader, plain_answer
 from .tlv import TLVError, Wire
 from .types import Destination, FlowFailed, FlowHandler
 
@@ -47,7 +47,16 @@ class EarlyBudget:
 class ClientFlow(Flow):
     """A flow that this client opened; implements TunnelFlow."""
 
-    __slots__ = ("_budget", "_finish_held", "_held", "_paused_here", "_reader", "_stream_paused")
+    __slots__ = (
+        "_budget",
+        "_destination",
+        "_finish_held",
+        "_held",
+        "_paused_here",
+        "_reader",
+        "_stream_paused",
+        "_wire",
+    )
 
     def __init__(
         self,
@@ -59,7 +68,9 @@ class ClientFlow(Flow):
         budget: EarlyBudget | None,
     ) -> None:
         super().__init__(stream, handler, forget)
-        self._reader = AnswerReader(wire, destination)
+        self._wire = wire
+        self._destination = destination
+        self._reader: AnswerReader | None = None
         self._budget = budget
         self._held: bytearray | None = None
         """Bytes that wait for ``release``; None when none do."""
@@ -117,31 +128,40 @@ class ClientFlow(Flow):
         if self.stage is not Stage.PREAMBLE:
             super().eof_received()
             return
+        reader = self._reader or AnswerReader(self._wire, self._destination)
         try:
-            self._reader.receive_eof()
+            reader.receive_eof()
         except TLVError as error:
             self._fail(error)
         else:
-            self._refused()
+            assert reader.failure is not None
+            self._refused(reader.failure)
 
     def _receive_answer(self, data: bytes) -> None:
-        try:
-            complete = self._reader.receive_data(data)
-        except TLVError as error:
-            self._stream.consumed(len(data))
-            self._fail(error)
-            return
-        rest = self._reader.rest
-        self._stream.consumed(len(data) - len(rest))
-        if not complete:
-            return
-        if self._reader.failure is not None:
-            self._stream.consumed(len(rest))
-            self._refused()
-            return
+        bound = plain_answer(data) if self._reader is None and self._wire is Wire.QUICSOCKS else None
+        if bound is not None:
+            rest = data[PLAIN_ANSWER:]
+            self._stream.consumed(PLAIN_ANSWER)
+        else:
+            reader = self._reader = self._reader or AnswerReader(self._wire, self._destination)
+            try:
+                complete = reader.receive_data(data)
+            except TLVError as error:
+                self._stream.consumed(len(data))
+                self._fail(error)
+                return
+            rest = reader.rest
+            self._stream.consumed(len(data) - len(rest))
+            if not complete:
+                return
+            if reader.failure is not None:
+                self._stream.consumed(len(rest))
+                self._refused(reader.failure)
+                return
+            bound = reader.bound
         self.stage = Stage.OPEN
         self._connect_handler()
-        self._handler.connected(self._reader.bound)
+        self._handler.connected(bound)
         if rest:
             # What stands there now: the program may have reset the flow, or handed it on.
             self.data_received(rest)
@@ -153,10 +173,8 @@ class ClientFlow(Flow):
             self.pause_writing = self._pause_early
             self.resume_writing = self._resume_early
 
-    def _refused(self) -> None:
+    def _refused(self, failure: FlowFailed) -> None:
         """The concentrator's Error, End, FIN: our direction has no use any more."""
-        failure = self._reader.failure
-        assert failure is not None
         self.was_refused = True
         self._stream.reset(TCP_CONNECTION_RESET)
         self._end(failure)

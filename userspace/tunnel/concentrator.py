@@ -91,6 +91,8 @@ class ConcentratorTunnel(Tunnel):
         self._auth_failure = AuthFailure.TIMED_OUT
         self._linger_deadline: float | None = None
         self._drain_deadline: float | None = None
+        self._told_deadline: float | None = None
+        """What ``get_timer`` has said last, and not heard of since: nothing later need be told."""
         self._goodbye = ""
 
     # What the program calls.
@@ -129,9 +131,11 @@ class ConcentratorTunnel(Tunnel):
     def get_timer(self) -> float | None:
         self._drop_settled_requests()
         request = self._requests[0][0] if self._requests else None
-        return earliest(self._auth_deadline, self._linger_deadline, self._drain_deadline, request)
+        self._told_deadline = earliest(self._auth_deadline, self._linger_deadline, self._drain_deadline, request)
+        return self._told_deadline
 
     def handle_timer(self, now: float) -> None:
+        self._told_deadline = None
         if self._auth_deadline is not None and now >= self._auth_deadline:
             self._fail(AuthFailure.TIMED_OUT)
         if self._linger_deadline is not None and now >= self._linger_deadline:
@@ -171,9 +175,12 @@ class ConcentratorTunnel(Tunnel):
         elif self.state is State.AUTHENTICATING and len(self._flows) > EARLY_FLOWS:
             self._refuse_excess(flow)
         else:
-            self._drop_settled_requests()
-            self._requests.append((self._clock() + REQUEST_TIMEOUT, flow))
-            if len(self._requests) == 1:
+            # Whoever drives the timer looks again when the last deadline that was told has passed, if not sooner.
+            if self._requests:
+                self._drop_settled_requests()
+            due = self._clock() + REQUEST_TIMEOUT
+            self._requests.append((due, flow))
+            if self._told_deadline is None or self._told_deadline > due:
                 self._tell_timer_changed()
 
     def _ended(self, ended: Ended) -> None:

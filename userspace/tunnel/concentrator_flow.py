@@ -13,7 +13,7 @@ from ..quic.errors import Ended, LocalError
 from ..quic.types import Stream
 from .causes import error_from_cause
 from .flow import NO_HANDLER, TCP_CONNECTION_RESET, Flow, Stage, refuse_to_write
-from .preamble import RequestReader, answer_accepted, answer_error
+from .preamble import PLAIN_REQUEST, RequestReader, answer_accepted, answer_error, plain_request
 from .tlv import TLVError, Wire
 from .types import BoundAddress, Cause, Destination, FlowFailed, FlowHandler
 
@@ -48,7 +48,7 @@ class ConcentratorFlow(Flow):
         super().__init__(stream, NO_HANDLER, owner.flow_over)
         self._owner = owner
         self._wire = wire
-        self._reader = RequestReader(wire)
+        self._reader: RequestReader | None = None
         self.destination = _NOWHERE
         self._early: list[bytes] = []
         self._early_eof = False
@@ -117,7 +117,7 @@ class ConcentratorFlow(Flow):
         if self.stage is Stage.PREAMBLE:
             self._received_eof = True
             try:
-                self._reader.receive_eof()
+                (self._reader or RequestReader(self._wire)).receive_eof()
             except TLVError as error:
                 self._answer_broken(error)
         elif self.stage is Stage.REFUSED:
@@ -163,18 +163,27 @@ class ConcentratorFlow(Flow):
             self._stream.consumed(len(data))
             self.refuse(Cause.NOT_AUTHENTICATED)
             return
-        try:
-            complete = self._reader.receive_data(data)
-        except TLVError as error:
-            self._stream.consumed(len(data))
-            self._answer_broken(error)
-            return
-        rest = self._reader.rest
-        self._stream.consumed(len(data) - len(rest))
-        if not complete:
-            return
-        assert self._reader.destination is not None
-        self.destination = self._reader.destination
+        reader = self._reader
+        destination = plain_request(data, self._wire) if reader is None else None
+        if destination is not None:
+            self.destination = destination
+            rest = data[PLAIN_REQUEST:]
+            self._stream.consumed(PLAIN_REQUEST)
+        else:
+            if reader is None:
+                reader = self._reader = RequestReader(self._wire)
+            try:
+                complete = reader.receive_data(data)
+            except TLVError as error:
+                self._stream.consumed(len(data))
+                self._answer_broken(error)
+                return
+            rest = reader.rest
+            self._stream.consumed(len(data) - len(rest))
+            if not complete:
+                return
+            assert reader.destination is not None
+            self.destination = reader.destination
         self.stage = Stage.PENDING
         self.data_received = self._hold
         self._stream.set_handler(self)

@@ -6,6 +6,9 @@ Read first: tlv.py. Both readers take bytes as they come and are done at the End
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from .addresses import REMEMBERED, unpack_address
 from .causes import failure_from_error
 from .tlv import (
     Bound,
@@ -13,7 +16,9 @@ from .tlv import (
     ConnectOK,
     Error,
     Ignored,
+    TLVError,
     TLVReader,
+    TLVType,
     Wire,
     decode_tlv,
     encode_bound,
@@ -24,6 +29,12 @@ from .tlv import (
     malformed,
 )
 from .types import BoundAddress, Destination, FlowFailed
+
+PLAIN_REQUEST = 22
+PLAIN_ANSWER = 24
+
+_ANSWER_BEGINS = encode_connect_ok() + bytes((TLVType.BOUND_ADDRESS, 18))
+_END = encode_end()
 
 
 class RequestReader:
@@ -113,6 +124,36 @@ class AnswerReader:
             raise malformed("the stream ended before the End TLV")
 
 
+# What nearly all preambles look like, for which the readers are too much work. Each function answers None for everything
+# else, what is wrong included; then a reader is given the same bytes.
+
+
+def plain_request(data: bytes, wire: Wire) -> Destination | None:
+    """The destination, if data begins with Connect and End and nothing else; PLAIN_REQUEST octets then."""
+    return _plain_request(data[:PLAIN_REQUEST], wire)
+
+
+@lru_cache(REMEMBERED)
+def _plain_request(data: bytes, wire: Wire) -> Destination | None:
+    reader = RequestReader(wire)
+    try:
+        return reader.destination if reader.receive_data(data) and len(data) == PLAIN_REQUEST else None
+    except TLVError:
+        return None
+
+
+def plain_answer(data: bytes) -> BoundAddress | None:
+    """The address, if data begins with Connect OK, Bound Address and End; PLAIN_ANSWER octets then. On ``quicsocks/1``."""
+    if len(data) < PLAIN_ANSWER or not data.startswith(_ANSWER_BEGINS) or data[22:24] != _END:
+        return None
+    return BoundAddress(_text_of(data[6:22]), data[4] << 8 | data[5])
+
+
+@lru_cache(REMEMBERED)
+def _text_of(octets: bytes) -> str:
+    return str(unpack_address(octets))
+
+
 def request(destination: Destination, wire: Wire) -> bytes:
     """Connect, End. Raises LocalError as ``encode_connect`` does."""
     return encode_connect(destination, wire) + encode_end()
@@ -121,7 +162,7 @@ def request(destination: Destination, wire: Wire) -> bytes:
 def answer_accepted(bound: BoundAddress, wire: Wire) -> bytes:
     """Connect OK, on ``quicsocks/1`` the Bound Address when it is known, End."""
     address = encode_bound(bound) if wire is Wire.QUICSOCKS else b""
-    return encode_connect_ok() + address + encode_end()
+    return encode_connect_ok() + address + _END
 
 
 def answer_error(code: int, payload: bytes = b"") -> bytes:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..quic.errors import LocalError, PeerError
-from .addresses import ADDRESS_SIZE, forbidden, pack_address, parse_literal, unpack_address
+from .addresses import ADDRESS_SIZE, REMEMBERED, forbidden, pack_address, parse_literal, unpack_address
 from .types import ALPN_QT, ALPN_QUICSOCKS, BoundAddress, Cause, Destination
 
 
@@ -191,18 +192,26 @@ def encode_connect(destination: Destination, wire: Wire) -> bytes:
 
 
 def encode_connect_ok() -> bytes:
-    return encode_tlv(TLVType.CONNECT_OK)
+    return _ENCODED_OK
 
 
 def encode_bound(bound: BoundAddress) -> bytes:
     """Bound Address; nothing when it is not known. Raises LocalError when the host is not an IP literal."""
-    # A link-local address of a socket comes with its zone, which is of this host alone.
-    address = parse_literal(bound.host.partition("%")[0])
-    if address is None or not 0 <= bound.port <= 0xFFFF:
+    prefix, octets = _bound_octets(bound.host)
+    if not octets or not 0 <= bound.port <= 0xFFFF:
         raise LocalError(f"{bound.host!r} port {bound.port} is not a bound address")
     if bound.port == 0:
         return b""
-    return encode_tlv(TLVType.BOUND_ADDRESS, bound.port.to_bytes(2, "big") + pack_address(address))
+    return prefix + bound.port.to_bytes(2, "big") + octets
+
+
+@lru_cache(REMEMBERED)
+def _bound_octets(host: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the port; nothing behind when host is no IP literal."""
+    # A link-local address of a socket comes with its zone, which is of this host alone.
+    address = parse_literal(host.partition("%")[0])
+    octets = pack_address(address) if address is not None else b""
+    return bytes((TLVType.BOUND_ADDRESS, _CONNECT_SIZE)), octets
 
 
 def encode_error(code: int, payload: bytes = b"") -> bytes:
@@ -211,7 +220,7 @@ def encode_error(code: int, payload: bytes = b"") -> bytes:
 
 
 def encode_end() -> bytes:
-    return encode_tlv(TLVType.END)
+    return _ENCODED_END
 
 
 def _destination(value: bytes, wire: Wire) -> Destination:
@@ -273,6 +282,8 @@ MAX_NAME = 253
 FIRST_IGNORABLE = 0x40
 LAST_IGNORABLE = 0x7F
 
+_ENCODED_OK = bytes((TLVType.CONNECT_OK, 0))
+_ENCODED_END = bytes((TLVType.END, 0))
 _CONNECT_SIZE = 2 + ADDRESS_SIZE
 _EXTENDED_CONNECT_SIZE = 2 * _CONNECT_SIZE
 _PUBLISHED_ERROR = 0x03

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..quic.errors import Ended
 from ..quic.types import Pump
@@ -57,16 +57,14 @@ class FlowFailed(Exception):
         self.icmp = icmp
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """host: an IP literal, or (``quicsocks/1`` only) a name of 1 to 253 ASCII bytes. port: 1 to 65535."""
 
     host: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class BoundAddress:
+class BoundAddress(NamedTuple):
     """The concentrator's local address of an open flow. ("::", 0) when not told."""
 
     host: str = "::"

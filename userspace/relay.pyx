@@ -11,18 +11,15 @@ Where the engine can move bytes between stream and socket by itself, it does (``
 read and to write, and how it ends. A flow whose rate is limited is carried by hand.
 """
 
-from __future__ import annotations
+from libc.stdint cimport int64_t
 
-import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
 
 from quicsocks.socks.sockets import reset as reset_socket
-from quicsocks.socks.watch import Watch
 
-from .quic.types import Pump
-from .tunnel.types import BoundAddress, Cause, FlowFailed, TunnelFlow
+from .tunnel.types import Cause, FlowFailed
 
 READ_SIZE = 64 << 10
 """Bytes read at once: what a TCP window of a fast path holds, and small enough to be fair to others."""
@@ -33,7 +30,7 @@ _IOV = 64
 Charge = Callable[[int, float], float]
 
 
-class Relay:
+cdef class Relay:
     """The handler of a tunnel flow that is joined to a socket. Owns the socket from construction on.
 
     charge: called with a number of bytes and the time, in either direction; answers for how many seconds to rest.
@@ -41,108 +38,117 @@ class Relay:
     else with what broke the flow. sent and received count bytes towards and from the flow.
     """
 
-    def __init__(
-        self,
-        flow: TunnelFlow,
-        sock: socket.socket,
-        done: Callable[[FlowFailed | None], None],
-        *,
-        loop: asyncio.AbstractEventLoop,
-        watch: Watch,
-        charge: Charge | None = None,
-    ) -> None:
+    cdef object _flow
+    cdef object _sock
+    cdef int _descriptor
+    cdef object _done
+    cdef object _loop
+    cdef object _watch
+    cdef object _backlog            # a deque of what the socket has not taken; None: nothing has come by hand
+    cdef object _charge
+    cdef object _rest               # the timer of a rest
+    cdef object _pump
+    cdef int64_t _sent              # octets, without the pump's
+    cdef int64_t _received
+    cdef double _active_at
+    cdef bint _reading
+    cdef bint _read_eof
+    cdef bint _paused
+    cdef bint _writing
+    cdef bint _flush_scheduled
+    cdef bint _write_eof
+    cdef bint _shut
+    cdef bint _flow_over
+    cdef bint _closed
+
+    def __init__(self, flow, sock, done, *, loop, watch, charge=None):
         self._flow = flow
         self._sock = sock
-        self._fd = sock.fileno()
+        self._descriptor = sock.fileno()
         self._done = done
         self._loop = loop
         self._watch = watch
-        self._backlog: deque[bytes | memoryview] = deque()
-        self._reading = False
-        self._read_eof = False
-        self._paused = False
-        self._writing = False
-        self._flush_scheduled = False
-        self._write_eof = False
-        self._shut = False
-        self._flow_over = False
-        self._closed = False
         self._charge = charge
-        self._rest: asyncio.TimerHandle | None = None
-        self._pump: Pump | None = None
-        self._sent = 0
-        self._received = 0
         self._active_at = loop.time()
 
     @property
-    def sent(self) -> int:
+    def sent(self):
         return self._sent + (self._pump.sent if self._pump is not None else 0)
 
     @property
-    def received(self) -> int:
+    def received(self):
         return self._received + (self._pump.received if self._pump is not None else 0)
 
     @property
-    def active_at(self) -> float:
+    def active_at(self):
         return max(self._active_at, self._pump.active_at) if self._pump is not None else self._active_at
 
-    def start(self, early: bytes = b"") -> None:
-        """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``."""
+    def start(self, bytes early=b"", *, bint waiting=True):
+        """Send early, then carry bytes both ways. Call after ``flow.set_handler(relay)``.
+
+        waiting: bytes that the flow's former handler was given are going to come by ``data_received``, before the loop's
+        next turn.
+        """
         if early:
             self._sent += len(early)
             self._flow.write(early)
         if self._charge is not None:
             # A debt is the client's, not a flow's: one flow after the other would otherwise each begin without it.
             self._take_rest(self._charge(0, self._active_at))
+        reading = not (self._paused or self._rest is not None)
         try:
-            self._watch.add(self._sock, self._hung_up, reading=True)
-            self._update_reading()
+            self._watch.add(self._sock, self._hung_up, reading=True, readable=self._readable if reading else None)
         except OSError as error:
             # No room in the kernel for another watch (epoll(7), max_user_watches).
             self._broken(error)
             return
-        # What the flow has held until now is handed to us first.
-        self._loop.call_soon(self._join)
+        self._reading = reading
+        if waiting:
+            self._loop.call_soon(self._join)
+        else:
+            self._join()
 
-    def abort(self, cause: Cause, detail: str = "") -> None:
+    def abort(self, cause, detail=""):
         """Reset both sides, e.g. when the flow has been idle for too long."""
         if not self._closed:
             self._break(FlowFailed(cause, detail))
 
     # What the flow calls.
 
-    def connected(self, bound: BoundAddress) -> None:
+    def connected(self, bound):
         """Connected before the relay began."""
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data):
         if self._closed:
             self._flow.consumed(len(data))
             return
+        if self._backlog is None:
+            self._backlog = deque()
         self._backlog.append(data)
         if not self._flush_scheduled and not self._writing:
             # Frames of one burst come one by one: gather them into one system call.
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
-    def eof_received(self) -> None:
+    def eof_received(self):
         self._write_eof = True
         if not self._backlog:
             self._shutdown()
 
-    def pause_writing(self) -> None:
+    def pause_writing(self):
         self._paused = True
         self._update_reading()
 
-    def resume_writing(self) -> None:
+    def resume_writing(self):
         self._paused = False
         self._update_reading()
 
-    def flow_ended(self, error: FlowFailed | None) -> None:
+    def flow_ended(self, error):
         if self._closed:
             return
         self._flow_over = True
         if error is not None:
-            self._close(error, reset=True)
+            self._close(error, True)
             return
         self._write_eof = True
         if not self._backlog:
@@ -150,18 +156,19 @@ class Relay:
 
     # What the socket does.
 
-    def _update_reading(self) -> None:
-        wanted = not (self._paused or self._read_eof or self._closed or self._rest is not None)
+    cdef int _update_reading(self) except -1:
+        cdef bint wanted = not (self._paused or self._read_eof or self._closed or self._rest is not None)
         if wanted != self._reading and not self._closed:
             self._watch.on_readable(self._sock, self._readable if wanted else None)
         self._reading = wanted
+        return 0
 
-    def _join(self) -> None:
+    def _join(self):
         """Let the engine move the bytes, if it can and nothing that came before is left."""
         if self._pump is None and not (self._closed or self._backlog or self._flow_over or self._charge is not None):
-            self._pump = self._flow.pump(self._fd, self._socket_full, self._broken)
+            self._pump = self._flow.pump(self._descriptor, self._socket_full, self._broken)
 
-    def _readable(self) -> None:
+    def _readable(self):
         if not self._reading:
             return
         if self._pump is not None:
@@ -189,18 +196,20 @@ class Relay:
             return
         self._end_reading()
 
-    def _end_reading(self) -> None:
+    cdef int _end_reading(self) except -1:
         self._read_eof = True
         self._update_reading()
         self._flow.finish()
-        self._finish_if_over()
+        if self._shut:
+            self._close(None, False)
+        return 0
 
-    def _socket_full(self) -> None:
+    def _socket_full(self):
         if not self._writing and not self._closed:
             self._writing = True
             self._watch.on_writable(self._sock, self._writable)
 
-    def _writable(self) -> None:
+    def _writable(self):
         """With a pump: the socket takes bytes again."""
         if self._closed or self._pump is None:
             return
@@ -208,7 +217,7 @@ class Relay:
             self._writing = False
             self._watch.on_writable(self._sock, None)
 
-    def _flush(self) -> None:
+    def _flush(self):
         self._flush_scheduled = False
         if self._closed or self._rest is not None:
             return
@@ -249,53 +258,53 @@ class Relay:
         else:
             self._join()
 
-    def _take_rest(self, delay: float) -> None:
+    cdef int _take_rest(self, double delay) except -1:
         """The client's rate is used up: neither read nor write for a while."""
         if delay <= 0 or self._rest is not None or self._closed:
-            return
+            return 0
         self._rest = self._loop.call_later(delay, self._rested)
         self._update_reading()
         if self._writing:
             self._writing = False
             self._watch.on_writable(self._sock, None)
+        return 0
 
-    def _rested(self) -> None:
+    def _rested(self):
         self._rest = None
         self._update_reading()
         self._flush()
 
-    def _shutdown(self) -> None:
+    cdef int _shutdown(self) except -1:
         if self._shut or self._closed:
-            return
+            return 0
         self._shut = True
+        if self._read_eof:
+            self._close(None, False)  # Which sends the FIN as well.
+            return 0
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._broken(error)
-            return
-        self._finish_if_over()
+        return 0
 
-    def _finish_if_over(self) -> None:
-        if self._read_eof and self._shut:
-            self._close(None, reset=False)
-
-    def _hung_up(self, failed: bool) -> None:
+    def _hung_up(self, bint failed):
         """Nothing may be reading or writing now. A hang-up without an error is only both FINs having passed."""
         if failed and not self._closed:
             self._broken(OSError(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "connection reset"))
 
-    def _broken(self, error: OSError) -> None:
+    def _broken(self, error):
         self._break(FlowFailed(Cause.RESET, error.strerror or type(error).__name__))
 
-    def _break(self, error: FlowFailed) -> None:
+    cdef int _break(self, error) except -1:
         if not self._flow_over:
             self._flow_over = True
             self._flow.reset()
-        self._close(error, reset=True)
+        self._close(error, True)
+        return 0
 
-    def _close(self, error: FlowFailed | None, *, reset: bool) -> None:
+    cdef int _close(self, error, bint reset) except -1:
         if self._closed:
-            return
+            return 0
         self._closed = True
         if self._rest is not None:
             self._rest.cancel()
@@ -316,6 +325,8 @@ class Relay:
         # Whoever is told has us, in most cases: neither should have to wait for the collector.
         done, self._done = self._done, _nothing
         done(error)
+        return 0
 
 
-def _nothing(_error: FlowFailed | None) -> None: ...
+def _nothing(_error):
+    pass
