@@ -6,10 +6,10 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 from quicsocks.socks.sockets import connect
 
-from .chain.upstream import Upstream, UpstreamDialler
 from .egress.dial import DialConfig, Dialler
 from .egress.fair import FairResolver
 from .egress.own_addresses import OwnAddresses, read_own_networks
@@ -22,6 +22,9 @@ from .log import Events
 from .output import link_host
 from .settings import ConcentratorSettings, Rule
 from .tunnel.types import FlowFailed
+
+if TYPE_CHECKING:
+    from .chain.upstream import UpstreamDialler
 
 
 def egress_rules(rules: Sequence[Rule]) -> list[EgressRule]:
@@ -116,6 +119,8 @@ def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
     dialler = Dialler(Policy(egress_rules(settings.rules)), resolver, config, own, events.warn, connect=connect)
     upstream = None
     if settings.upstream is not None:
+        from .chain.upstream import Upstream, UpstreamDialler  # In the memory of those who have one.
+
         upstream = UpstreamDialler(dialler, Upstream.parse(settings.upstream), events.warn)
     return WayOut(dialler, resolver, upstream, public)
 
