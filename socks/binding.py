@@ -64,7 +64,9 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str
     if not host:
         raise LocalError(f"cannot listen on {where}: no host; use 127.0.0.1 for this machine, or 0.0.0.0 for all")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # As octets, since of a text Python imports all that it has for names with other letters, 1 MB.
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise LocalError(
             f"cannot listen on {where}: the host is unknown here; give an address of this machine"

@@ -22,7 +22,6 @@ from quicsocks.socks.listener import Listener
 from quicsocks.socks.listener import start as start_listener
 from quicsocks.socks.types import Request
 
-from .chain.inbound import Inbound, start_inbound
 from .child import CommandFailed, run_command
 from .client_exit import ClientExit, Routes, direct_exit
 from .client_flow import ClientFlow
@@ -46,6 +45,7 @@ from .tunnel.types import ALPN_QT, ALPN_QUICSOCKS
 from .uplink import EXIT_FAILED, Uplink, UplinkConfig
 
 if TYPE_CHECKING:
+    from .chain.inbound import Inbound
     from .egress.tunnel_dns import StreamResolver
 
 RESOLVE_TIMEOUT = 5.0
@@ -121,6 +121,10 @@ class Client:
             )
             self._listeners.append(await start_listener(config, self.exit, self._events.warn))
         for url in urls:
+            from .chain.inbound import (
+                start_inbound,
+            )  # Shadowsocks and TLS: in the memory of those who have asked for them.
+
             self._inbounds.append((url.partition(":")[0], await start_inbound(url, self.exit, self._events.warn)))
 
     @property

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,19 +251,26 @@ def _read(path: Path) -> tuple[str, int]:
     return text, 0o600 if private else info.st_mode & 0o777
 
 
+def _load_toml(path: Path, text: str) -> dict[str, Any]:
+    import tomllib  # Most start without such a file, and would keep its parser.
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, line = _toml_error(str(error), text)
+        raise ConfigError(f"{path}:{line}: not valid TOML: {message}") from None
+
+
 def _parse(path: Path, text: str) -> tuple[dict[str, Any], Positions]:
     try:
         if path.suffix == ".json":
             document = json.loads(text, object_pairs_hook=_no_duplicates)
             positions = json_positions(text)
         else:
-            document = tomllib.loads(text)
+            document = _load_toml(path, text)
             positions = toml_positions(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg.lower()}") from None
-    except tomllib.TOMLDecodeError as error:
-        message, line = _toml_error(str(error), text)
-        raise ConfigError(f"{path}:{line}: not valid TOML: {message}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     except RecursionError:

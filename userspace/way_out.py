@@ -6,11 +6,11 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 from quicsocks.socks.connecting import Connector
 from quicsocks.socks.sockets import connect
 
-from .chain.upstream import Upstream, UpstreamDialler
 from .egress.dial import Cancellable, DialConfig, Dialler, DialResult
 from .egress.fair import FairResolver
 from .egress.own_addresses import OwnAddresses, read_own_networks
@@ -23,6 +23,9 @@ from .log import Events
 from .output import link_host
 from .settings import ConcentratorSettings, Rule
 from .tunnel.types import FlowFailed
+
+if TYPE_CHECKING:
+    from .chain.upstream import UpstreamDialler
 
 
 def egress_rules(rules: Sequence[Rule]) -> list[EgressRule]:
@@ -138,6 +141,8 @@ def build_way_out(settings: ConcentratorSettings, events: Events) -> WayOut:
     )
     upstream = None
     if settings.upstream is not None:
+        from .chain.upstream import Upstream, UpstreamDialler  # In the memory of those who have one.
+
         upstream = UpstreamDialler(dialler, Upstream.parse(settings.upstream), events.warn)
     return WayOut(dialler, connector, resolver, upstream, public)
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from aioquic.quic.events import ConnectionTerminated
 
-from quicsocks.userspace.quic.aioquic_internals.connection import ClosedBy
+from quicsocks.userspace.quic.aioquic_internals.common import ClosedBy
 from quicsocks.userspace.quic.cid import LENGTH, ConnectionIdFactory, server_id_of
 from quicsocks.userspace.quic.endings import ended_of
 from quicsocks.userspace.quic.errors import End, Ended, LocalError, PeerError

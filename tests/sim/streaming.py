@@ -155,7 +155,11 @@ class Streaming:
 
     def bulk(self, priority: Priority = Priority.NORMAL) -> int:
         """Begin to send; the stream's ID."""
-        return Bulk(self.session.open_stream(bidirectional=False, priority=priority)).stream.id
+        return self.bulk_stream(priority).id
+
+    def bulk_stream(self, priority: Priority = Priority.NORMAL) -> Stream:
+        """The same; the stream itself."""
+        return Bulk(self.session.open_stream(bidirectional=False, priority=priority)).stream
 
     def messages(self, size: int, priority: Priority = Priority.NORMAL) -> Messages:
         return Messages(self.pair, self.session.open_stream(bidirectional=False, priority=priority), size)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
 
 import pytest
 
 from .link import Conditions
-from .streaming import Streaming
+from .streaming import PIECE, Streaming
 
 MBIT = 1e6 / 8
 """Octets per second."""
@@ -39,6 +40,36 @@ def test_a_stream_that_comes_later_has_its_share() -> None:
     streaming.pair.pass_time(2.0)
     shares = [streaming.server.sinks[first].received - before, streaming.server.sinks[second].received]
     assert jain(shares) > 0.95
+
+
+def packets_in_a_row(rate: float) -> float:
+    """Of one of 16 bulk streams, on the average, when all are past their start; rate: bits per second."""
+    up = Conditions(delay=0.005, rate=rate, queue=int(rate / 8 * 0.02))
+    streaming = Streaming(up, Conditions(delay=0.005), keep=True)
+    streams = [streaming.bulk() for _ in range(16)]
+    streaming.pair.pass_time(0.5)
+    begin = streaming.pair.now
+    streaming.pair.pass_time(6e6 / rate)
+    sinks = streaming.server.sinks
+    order = sorted((at, stream) for stream in streams for at, _ in sinks[stream].arrivals if at > begin)
+    changes = sum(one != other for (_, one), (_, other) in pairwise(order))
+    return len(order) / (changes + 1)
+
+
+def test_streams_take_turns_that_fit_into_one_burst() -> None:
+    """What leaves at once anyway may as well be one stream's: it is received in fewer calls. Nobody waits longer for it."""
+    assert packets_in_a_row(1e9) > 8
+    assert packets_in_a_row(20e6) < 1.5
+
+
+def test_busy_streams_hold_together_what_a_cache_holds() -> None:
+    """The writer is held back earlier when there are more: to know the next milliseconds of each is enough."""
+    streaming = Streaming(Conditions(delay=0.005, rate=100e6, queue=1 << 18))
+    bulks = [streaming.bulk_stream() for _ in range(16)]
+    for _ in range(4):
+        streaming.pair.pass_time(0.5)
+        # A sixteenth of 1 MiB, and the piece that was being written when it was enough.
+        assert max(stream.send_buffered for stream in bulks) <= (64 << 10) + len(PIECE)
 
 
 def test_one_flow_fills_a_long_fast_path() -> None:

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], command: list[str] | None) -> int:
-    parser = build_parser()
-    arguments = parse(parser, words)
+    # The parser is kept by nobody: it is large, and some commands run for months.
+    arguments = parse(build_parser(words), words)
     if command is not None:
         if not command:
             raise UsageError("there is no command after --; e.g.: quicsocks run -- curl http://example.com/")

@@ -47,8 +47,11 @@ Commands = Any
 """argparse's holder of sub-commands, a private class."""
 
 
-def build_parser() -> Parser:
-    """The whole parser."""
+def build_parser(words: Sequence[str] = ()) -> Parser:
+    """The whole parser; or, when words begin with a command, one that knows this command alone.
+
+    What the other commands import, ``run`` and ``concentrator`` would keep for as long as they run.
+    """
     parser = Parser(
         prog="quicsocks",
         description="Another place's network through one QUIC connection, without root at either end.",
@@ -59,7 +62,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="store_true", help="the same as: quicsocks version")
     parser.set_defaults(command_name="", handler=_no_command)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for name in COMMANDS:
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
         module = importlib.import_module(f".{_MODULES.get(name, name)}", __package__)
         module.register(commands)
     return parser

@@ -25,8 +25,10 @@ def say_remarks(output: OutputSettings, remarks: Sequence[str]) -> Events:
 def run_program(program: Callable[[], Coroutine[Any, Any, int]], event_loop: str, events: Events) -> int:
     """Run the program to its end on uvloop or asyncio's loop, and return its exit code."""
     route_library_logs(events)
-    # What has been imported stays. And flows come and go by the hundred: looking for cycles among them after every 700
-    # objects, Python's default, took a tenth of the time of opening connections.
+    # What has been imported stays, what was needed to read settings need not: frozen garbage is kept for ever. And flows
+    # come and go by the hundred: looking for cycles among them after every 700 objects, Python's default, took a tenth of
+    # the time of opening connections.
+    gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
     with asyncio.Runner(loop_factory=_loop_factory(event_loop, events)) as runner:

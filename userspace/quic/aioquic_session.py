@@ -11,7 +11,8 @@ from aioquic.quic.connection import QuicNetworkPath
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.stream import QuicStream
 
-from .aioquic_internals.connection import Connection, public_key_of
+from .aioquic_internals.common import public_key_of
+from .aioquic_internals.connection import Connection
 from .aioquic_internals.streams import (
     DatagramSizeChanged,
     SendDrained,

@@ -12,7 +12,7 @@ from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.packet_builder import QuicSentPacket
 
-from .aioquic_internals.sending import SMALLEST_DATAGRAM
+from .aioquic_internals.common import SMALLEST_DATAGRAM
 from .errors import LocalError
 
 

@@ -9,7 +9,7 @@ from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import AlertDescription
 
-from .aioquic_internals.connection import ClosedBy
+from .aioquic_internals.common import ClosedBy
 from .errors import End, Ended
 
 MAX_REASON = 256
@@ -77,7 +77,8 @@ def _by_us(code: int, reason: str) -> Ended:
 
 def printable(text: str) -> str:
     """Text from the network made fit for a log: one line of printable characters, no longer than MAX_REASON."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:MAX_REASON])
+    # U+FFFD REPLACEMENT CHARACTER, by its number: by its name, all names would be loaded wherever this is compiled.
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:MAX_REASON])
 
 
 def _alert_name(code: int) -> str:

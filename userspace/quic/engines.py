@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from aioquic.quic.configuration import QuicConfiguration
 from cryptography import x509
 
-from .aioquic_internals.connection import Connection
 from .aioquic_internals.handshaker import Handshaker
 from .aioquic_internals.handshaker_parameters import ENGINES_PARAMETERS
-from .aioquic_session import AioquicSession
 from .native.connection import Connection as NativeConnection
 from .native_session import NativeSession
 from .preferred import PREFERRED_ADDRESS, encode_preferred
@@ -49,7 +47,11 @@ class Beginning:
         return self.configuration.is_client
 
 
-def _aioquic(beginning: Beginning) -> AioquicSession:
+def _aioquic(beginning: Beginning) -> BaseSession:
+    # Here, since most processes have sessions of the other engine only.
+    from .aioquic_internals.connection import Connection
+    from .aioquic_session import AioquicSession
+
     limits = beginning.limits
     connection = Connection(
         configuration=beginning.configuration,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from . import aioquic_internals  # noqa: F401 # before the others import aioquic
 from .endpoint import UdpEndpoint
 from .engines import ENGINES
 from .errors import LocalError

@@ -25,7 +25,7 @@ from aioquic.quic.packet import (
 )
 
 from .admission import Admission, Verdict
-from .aioquic_internals.sending import SMALLEST_DATAGRAM
+from .aioquic_internals.common import SMALLEST_DATAGRAM
 from .cid import LENGTH, ConnectionIdFactory
 from .congestion import check as check_congestion
 from .early_arrivals import EarlyArrivals, is_early

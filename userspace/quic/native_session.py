@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode
 
-from .aioquic_internals.connection import ClosedBy, public_key_of
+from .aioquic_internals.common import ClosedBy, public_key_of
 from .aioquic_internals.handshaker import Handshaker, Secret, walk
 from .aioquic_internals.handshaker_parameters import PeerParameters
 from .cid import LENGTH

@@ -21,8 +21,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from .aioquic_internals.connection import public_key_of
-from .aioquic_internals.sending import SMALLEST_DATAGRAM
+from .aioquic_internals.common import SMALLEST_DATAGRAM, public_key_of
 from .cid import LENGTH
 from .congestion import algorithm
 from .errors import LocalError

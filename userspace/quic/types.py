@@ -306,7 +306,8 @@ class Limits:
     send_high_water: int = 256 << 10
     """``pause_writing`` above this many unsent bytes on a stream; ``resume_writing`` at a quarter of it."""
     session_send_buffer: int = 32 << 20
-    """Unsent bytes of all streams together: with many open, each is paused earlier, at 16 KiB in the end."""
+    """Unsent bytes of all streams together: with many open, each is paused earlier, at 16 KiB in the end. The native engine
+    pauses those that are busy earlier still."""
     max_streams_bidi: int = 4096
     """Peer-opened bidirectional streams open at once: a flow each."""
     max_streams_uni: int = 16

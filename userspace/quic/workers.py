@@ -8,7 +8,7 @@ clients that it meets first; only a client that changes its address then has to 
 
 from __future__ import annotations
 
-import ctypes
+import array
 import os
 import socket
 import struct
@@ -108,9 +108,9 @@ class Group:
 
 def attach(member: socket.socket, code: bytes) -> bool:
     """Let code choose the socket of the group that member belongs to. False when the system does not do that."""
-    buffer = ctypes.create_string_buffer(code, len(code))
+    buffer = array.array("B", code)
     # struct sock_fprog: the number of instructions, and where they are.
-    described = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
+    described = struct.pack("@HP", len(code) // 8, buffer.buffer_info()[0])
     try:
         member.setsockopt(socket.SOL_SOCKET, ATTACH_REUSEPORT_CBPF, described)
     except OSError:

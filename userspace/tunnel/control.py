@@ -219,7 +219,8 @@ class _Fields:
             text = self.octets(most).decode()
         except UnicodeDecodeError as error:
             raise violation("control message with text that is not UTF-8") from error
-        return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+        # U+FFFD REPLACEMENT CHARACTER, by its number: by its name, all names would be loaded wherever this is compiled.
+        return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
     def features(self) -> dict[int, bytes]:
         features: dict[int, bytes] = {}

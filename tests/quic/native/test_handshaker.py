@@ -11,7 +11,7 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicsocks.userspace.quic.aioquic_internals.connection import ClosedBy
+from quicsocks.userspace.quic.aioquic_internals.common import ClosedBy
 from quicsocks.userspace.quic.aioquic_internals.handshaker import MOST_TLS, Secret
 from quicsocks.userspace.quic.errors import PeerError
 from quicsocks.userspace.quic.tls_profile import profile

@@ -6,7 +6,7 @@ import pytest
 from aioquic import tls
 from aioquic.quic.crypto import CryptoPair
 
-from quicsocks.userspace.quic.aioquic_internals.connection import ClosedBy
+from quicsocks.userspace.quic.aioquic_internals.common import ClosedBy
 
 from .handshaking import (
     BAD,

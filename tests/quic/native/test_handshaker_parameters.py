@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicsocks.userspace.quic.aioquic_internals.connection import ClosedBy
+from quicsocks.userspace.quic.aioquic_internals.common import ClosedBy
 from quicsocks.userspace.quic.aioquic_internals.handshaker_parameters import encode_parameters, parse_parameters
 from quicsocks.userspace.quic.types import Limits
 

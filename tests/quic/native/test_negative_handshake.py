@@ -15,7 +15,7 @@ from aioquic import tls
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoPair
 
-from quicsocks.userspace.quic.aioquic_internals.connection import ClosedBy
+from quicsocks.userspace.quic.aioquic_internals.common import ClosedBy
 from quicsocks.userspace.quic.aioquic_internals.handshaker import Handshaker
 from quicsocks.userspace.quic.aioquic_internals.handshaker_parameters import encode_parameters
 

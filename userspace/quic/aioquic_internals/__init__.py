@@ -23,6 +23,8 @@ import logging
 
 import aioquic
 
+from .rarely import import_without
+
 AIOQUIC_VERSION = "1.7.2"
 
 if aioquic.__version__ != AIOQUIC_VERSION:
@@ -33,3 +35,6 @@ if aioquic.__version__ != AIOQUIC_VERSION:
 
 # Without a handler of its own, Python prints a library's warnings to stderr: any stranger's packet could cause some.
 logging.getLogger("quic").addHandler(logging.NullHandler())
+
+# Whoever imports something of aioquic's imports this room first; see ``factory``.
+import_without("aioquic.tls")

@@ -5,7 +5,6 @@ Read aioquic.quic.connection first. Part of the guarded room; see ``__init__``.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +14,6 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     END_STATES,
-    QuicConnection,
     QuicConnectionId,
     QuicConnectionState,
     QuicNetworkPath,
@@ -25,24 +23,12 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.stream import QuicStream
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ..exporter import Exporter
 from ..types import Priority
-from .sending import BLACK_HOLE_LOSSES, BLACK_HOLE_PTOS, PROBE_SIZES, SMALLEST_DATAGRAM, SendingConnection
+from .common import SMALLEST_DATAGRAM, ClosedBy, shorten, use_negotiated_version
+from .sending import BLACK_HOLE_LOSSES, BLACK_HOLE_PTOS, PROBE_SIZES, SendingConnection
 from .streams import Receiver, Sender, StreamOpened, Streams, sender_of, stream_id_of
-
-MAX_REASON = 200
-"""Octets of a close reason: it is repeated at up to three encryption levels in one datagram of 1200."""
-
-
-class ClosedBy(enum.Enum):
-    APPLICATION = "our application"
-    ENGINE = "our transport"
-    PEER_APPLICATION = "the peer's application"
-    PEER_ENGINE = "the peer's transport"
-    TIMEOUT = "the idle timeout"
-    NO_PATH = "the loss of the last path"
 
 
 class Connection(SendingConnection):
@@ -348,19 +334,3 @@ class Connection(SendingConnection):
         if self.closed_by is None:
             application = frame_type == QuicFrameType.APPLICATION_CLOSE
             self.closed_by = ClosedBy.PEER_APPLICATION if application else ClosedBy.PEER_ENGINE
-
-
-def public_key_of(certificate: x509.Certificate) -> bytes:
-    """DER of the certificate's SubjectPublicKeyInfo (RFC 5280 §4.1)."""
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def use_negotiated_version(connection: QuicConnection) -> None:
-    """Call when handshake keys have come. A client's later Initials name the negotiated version (RFC 9368 §2.3), but aioquic
-    goes on to protect them for the one that it began with; servers drop those."""
-    if connection._is_client and connection._version in connection._cryptos_initial:
-        connection._cryptos[tls.Epoch.INITIAL] = connection._cryptos_initial[connection._version]
-
-
-def shorten(reason: str) -> str:
-    return reason.encode()[:MAX_REASON].decode(errors="ignore")

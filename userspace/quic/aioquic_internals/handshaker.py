@@ -31,9 +31,8 @@ from cryptography import x509
 
 from ..errors import PeerError
 from ..exporter import Exporter
-from .connection import ClosedBy, shorten, use_negotiated_version
+from .common import SMALLEST_DATAGRAM, ClosedBy, shorten, use_negotiated_version
 from .handshaker_parameters import PeerParameters, encode_parameters, parse_parameters
-from .sending import SMALLEST_DATAGRAM
 from .tickets import make_ticket
 
 logger = logging.getLogger(__name__)

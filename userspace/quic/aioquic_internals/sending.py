@@ -25,10 +25,9 @@ from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from ..types import Priority
+from .common import SMALLEST_DATAGRAM
 from .streams import DatagramSizeChanged, SendDrained, sender_of, stream_id_of
 
-SMALLEST_DATAGRAM = 1200
-"""Octets that every QUIC path carries (RFC 9000 §14)."""
 PROBE_SIZES = (1400, 1340, 1280)
 """What is probed for when the largest size does not come through: Ethernet behind PPPoE, WireGuard or IPsec, a 1280
 link's neighbour."""

@@ -26,6 +26,8 @@ cdef enum:
     # Paths remembered: the one in use, and those that are being validated.
     SMALLEST_HIGH_WATER = 16 << 10
     # Unsent octets that every stream may have, however many there are: a dozen packets.
+    BUSY_SEND_BUFFER = 1 << 20
+    # Unsent octets of all streams that have some: what a core's cache holds. They are read again when they are sent.
 
 
 cdef double INITIAL_RTT = 0.333     # RFC 9002 §6.2.2
@@ -195,6 +197,12 @@ cdef class Core(Owner):
         cdef uint64_t count = <uint64_t>len(self.streams)
         cdef uint64_t share = <uint64_t>self.limits.session_send_buffer // (count if count else 1)
         cdef uint64_t most = <uint64_t>self.limits.send_high_water
+        cdef uint64_t busy = 0
+        cdef ReadyQueue queue
+        for queue in self.ready:
+            busy += queue.count
+        if busy and share > BUSY_SEND_BUFFER // busy:
+            share = BUSY_SEND_BUFFER // busy
         if share < SMALLEST_HIGH_WATER:
             share = SMALLEST_HIGH_WATER
         return share if share < most else most

@@ -2,7 +2,7 @@
 
 A packet is made in place: header, frames by urgency, protection. What is in it is written down for ``recovery`` as it is
 put in. Order: acknowledgements, what the connection needs, streams of priority CONTROL, DATAGRAMs, the other streams;
-streams of one priority take turns, a packet each.
+streams of one priority take turns.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -333,6 +333,7 @@ cdef uint8_t* _streams(Sending self, Space space, uint8_t* at, uint8_t* end, int
     # Streams of one priority until none is left, or the packet is full.
     cdef ReadyQueue queue = <ReadyQueue>self.ready[priority]
     cdef Stream stream
+    cdef uint8_t* before
     cdef uint64_t credit
     while end - at > 24:
         stream = queue.first
@@ -351,11 +352,12 @@ cdef uint8_t* _streams(Sending self, Space space, uint8_t* at, uint8_t* end, int
                 space.sent.add_frame(RESET_STREAM, stream.number, 0, 0, False)
             queue.drop()
             continue
+        before = at
         at = _stream_frame(self, space, stream, at, end)
         credit = self.peer_max_data - self.data_sent
         if stream.has_work(credit):
-            # More could go but for the packet's size: the others' turn.
-            queue.rotate()
+            # More could go but for the packet's size.
+            queue.take_turn(<uint64_t>(at - before), space.path.pacer.burst)
             break
         queue.drop()
         if stream.has_work(UNKNOWN >> 2):

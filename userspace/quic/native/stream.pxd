@@ -32,10 +32,12 @@ cdef class ReadyQueue:
     """Streams of one priority that may have something to send, linked through the streams themselves."""
     cdef Stream first
     cdef Stream last
+    cdef uint64_t count
+    cdef uint64_t turn                  # octets that the first has sent since it is the first
 
     cdef void push(self, Stream stream) noexcept
     cdef void drop(self) noexcept       # the first
-    cdef void rotate(self) noexcept     # the first goes to the end
+    cdef void take_turn(self, uint64_t size, uint64_t burst) noexcept
 
 
 cdef class Pump:
