@@ -7,11 +7,12 @@ and DATAGRAMs, ``sending`` those and packets; ``connection`` is what the session
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from quicsocks.netstack.receive_buffer cimport ReceiveBuffer
+from quicsocks.netstack.send_buffer cimport SendBuffer
+
 from .crypto cimport HeaderKey, PacketKey
 from .path cimport Path
 from .qlog cimport Qlog
-from .receive_buffer cimport ReceiveBuffer
-from .send_buffer cimport SendBuffer
 from .space cimport Space
 from .stream cimport Owner, ReadyQueue, Stream
 

@@ -7,6 +7,8 @@ may have sent is dropped and counted.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from quicsocks.netstack.receive_buffer cimport FINAL_SIZE_CHANGED, TOO_MANY_GAPS
+
 from ..errors import PeerError
 
 from .ack_frequency cimport is_reordered, receive_ack_frequency
@@ -17,7 +19,7 @@ from .space cimport Space
 from .stream cimport OPEN, Stream
 from .wire cimport (
     ACK, ACK_ECN, ACK_FREQUENCY, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
-    CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR, HANDSHAKE_DONE,
+    CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FINAL_SIZE_ERROR, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR, HANDSHAKE_DONE,
     IMMEDIATE_ACK, KEY_UPDATE_ERROR, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
     NEW_TOKEN, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID,
     STOP_SENDING, STREAM, STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET, STREAMS_BLOCKED_BIDI,
@@ -334,7 +336,7 @@ cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8
         raise PeerError("more data than allowed", FLOW_CONTROL_ERROR)
     arrived = stream.into.ready
     waiting = stream.into.received.count
-    stream.into.receive(offset, at, size, kind & STREAM_FIN != 0)
+    _take_in(stream.into.receive(offset, at, size, kind & STREAM_FIN != 0))
     self.ranges_waiting += stream.into.received.count - waiting
     if self.ranges_waiting > MOST_WAITING:
         raise PeerError("too many gaps in the streams", PROTOCOL_VIOLATION)
@@ -348,6 +350,15 @@ cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8
         self.stream_bytes_received += stream.into.ready - arrived
         stream.data_arrived()
     return at + size
+
+
+cdef int _take_in(int arrival) except -1:
+    # RFC 9000 §4.5, §21.7.
+    if arrival == FINAL_SIZE_CHANGED:
+        raise PeerError("a stream's final size has changed", FINAL_SIZE_ERROR)
+    if arrival == TOO_MANY_GAPS:
+        raise PeerError("too many gaps in a stream", PROTOCOL_VIOLATION)
+    return 0
 
 
 cdef const uint8_t* _datagram(Receiving self, const uint8_t* at, const uint8_t* end, bint has_length) except? NULL:
@@ -468,7 +479,7 @@ cdef const uint8_t* _control_frame(
             return NULL
         if a + b > self.crypto_in.taken + MOST_CRYPTO:
             raise PeerError("too much CRYPTO data", CRYPTO_BUFFER_EXCEEDED)
-        self.crypto_in.receive(a, at, b, False)
+        _take_in(self.crypto_in.receive(a, at, b, False))
         if self.crypto_in.available():
             self.events.append(("crypto", self.crypto_in.take(MOST_CRYPTO)))
         at += b
@@ -522,7 +533,7 @@ cdef int _reset_stream(Receiving self, Stream stream, uint64_t code, uint64_t si
         raise PeerError("a final size beyond what was allowed", FLOW_CONTROL_ERROR)
     if size > before and self.data_received + (size - before) > self.max_data:
         raise PeerError("a final size beyond what was allowed", FLOW_CONTROL_ERROR)
-    stream.into.set_final(size)
+    _take_in(stream.into.set_final(size))
     stream.into.highest = size
     self.data_received += size - before
     return stream.reset_arrived(code)
