@@ -110,3 +110,12 @@ cdef void set_name(
     Name* name, uint8_t protocol, const Address* local, uint16_t local_port, const Address* remote, uint16_t remote_port
 ) noexcept
 cdef FlowTable make_table(uint64_t seed)
+
+
+cdef class Transport:
+    # What a stack hands the packets of one protocol to.
+    cdef int receive(self, const Packet* packet, double now) except -1
+    # True: the report is about a packet that may well be ours (RFC 5927), so that its MTU, too, is to be believed.
+    cdef bint report(self, const Report* report, double now) except -1
+    # The link's MTU, or what is known of the path to remote, has changed; NULL: to anybody.
+    cdef int mtu_changed(self, const Address* remote, double now) except -1

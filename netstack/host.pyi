@@ -10,3 +10,5 @@ class Host:
 
 class FlowTable:
     size: int
+
+class Transport: ...

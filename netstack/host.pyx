@@ -157,6 +157,17 @@ cdef class Host:
         return False
 
 
+cdef class Transport:
+    cdef int receive(self, const Packet* packet, double now) except -1:
+        return 0
+
+    cdef bint report(self, const Report* report, double now) except -1:
+        return False
+
+    cdef int mtu_changed(self, const Address* remote, double now) except -1:
+        return 0
+
+
 cdef void _place(list heap, Py_ssize_t at, Flow flow):
     heap[at] = flow
     flow.heap_at = at
