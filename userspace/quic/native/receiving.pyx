@@ -107,6 +107,7 @@ cdef class Receiving(Recovery):
             self.former_receive_key = None
 
         newest = self.note_received(space, number, size, ecn, now)
+        self.arriving_ecn = ecn & 3
         if path is None:
             path = self.add_path(space, route, now)
             _find_former(self, space, path, data + 1)
@@ -227,7 +228,7 @@ cdef int _frames(
             at = _stream_frame(self, at, end, <int>kind)
             probing = False
         elif kind == DATAGRAM or kind == DATAGRAM_LENGTH:
-            at = _datagram(self, at, end, kind == DATAGRAM_LENGTH)
+            at = _datagram(self, at, end, kind == DATAGRAM_LENGTH, now)
             probing = False
         elif kind == NEW_CONNECTION_ID:
             at = _new_connection_id(self, self.space_of(0), at, end)
@@ -361,7 +362,9 @@ cdef int _take_in(int arrival) except -1:
     return 0
 
 
-cdef const uint8_t* _datagram(Receiving self, const uint8_t* at, const uint8_t* end, bint has_length) except? NULL:
+cdef const uint8_t* _datagram(
+    Receiving self, const uint8_t* at, const uint8_t* end, bint has_length, double now
+) except? NULL:
     cdef uint64_t size = <uint64_t>(end - at)
     if not self.limits.max_datagram_frame_size:
         raise PeerError("a DATAGRAM, which we do not take", PROTOCOL_VIOLATION)
@@ -370,7 +373,10 @@ cdef const uint8_t* _datagram(Receiving self, const uint8_t* at, const uint8_t* 
         if at == NULL or size > <uint64_t>(end - at):
             return NULL
     self.counters.datagrams_received += 1
-    self.events.append(("datagram", (<const char*>at)[:size]))
+    if self.port is not None and not self.reading_early:
+        self.port.take(at, <size_t>size, self.arriving_ecn, now)
+    else:
+        self.events.append(("datagram", (<const char*>at)[:size]))
     return at + size
 
 
