@@ -17,6 +17,7 @@ cdef struct Counters:
     uint64_t sent_octets
     uint64_t malformed              # no IP packets, or headers that contradict themselves
     uint64_t bad_source             # from an address that can be no sender's
+    uint64_t forged                 # from an address that is not one of the peers'
     uint64_t foreign                # for an address that is not ours
     uint64_t unknown_protocol
     uint64_t errors_sent            # ICMP errors
@@ -37,6 +38,8 @@ cdef class Stack(Host):
     cdef list _addresses            # ipaddress objects
     cdef Address* _local
     cdef int _local_count
+    cdef Address* _peers
+    cdef int _peer_count            # negative: packets may come from anybody
     cdef bint takes_all             # every unicast address is local: packets for all the world end here
     cdef PacketQueue _loose
     cdef size_t _loose_size
@@ -50,6 +53,8 @@ cdef class Stack(Host):
     # The next packet to be sent, of at most room octets (at least 1280). 0: none now.
     cdef Py_ssize_t build(self, uint8_t* out, size_t room, double now) except -1
     cdef int deliver(self, Packet* packet, double now) except -1
+    cdef double due(self) noexcept                              # when `handle_timer` is
+    cdef bint has_packets(self) noexcept                        # whether `build` may have one
     cdef bint owns(self, const Address* address) noexcept       # it is one of the stack's own
     cdef int _foreign(self, const Packet* packet) except -1
     cdef int _answer(self, const Packet* packet) except -1

@@ -57,6 +57,8 @@ class Stack(Host):
         """The link takes packets of so many octets from now on, 576 to 65535. Raises ValueError."""
     def set_addresses(self, addresses: Iterable[Address | str]) -> None:
         """Replace the stack's own; what is open under others gets nothing more."""
+    def set_peers(self, addresses: Iterable[Address | str] | None) -> None:
+        """Take packets from these source addresses only, and answer others that they are prohibited; None: from anybody."""
     @property
     def addresses(self) -> tuple[Address, ...]: ...
     def mtu_towards(self, address: Address | str) -> int:

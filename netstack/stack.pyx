@@ -39,6 +39,7 @@ cdef enum:
     LEAST_PATH_MTU4 = 552   # a router that asks for less is not believed, as Linux has it
     LEAST_PATH_MTU6 = 1280
     HOPS = 64
+    SOURCE_POLICY6 = 5      # of UNREACHABLE6: the source address failed ingress policy (RFC 4443 §3.1)
     MOST_PACKETS = 64       # made at once for ``packets_to_send``
     ROOM = 65536
 
@@ -78,6 +79,7 @@ cdef class Stack(Host):
         self._loose = make_queue(LOOSE, MOST_LOOSE)
         self._error_tokens = ERROR_BURST
         self._error_at = now
+        self._peer_count = -1
         self._set_addresses(options.addresses)
         if not SMALLEST_MTU <= options.mtu <= 65535:
             raise ValueError(f"an MTU of {SMALLEST_MTU} to 65535 octets, not {options.mtu}")
@@ -87,15 +89,11 @@ cdef class Stack(Host):
 
     def __dealloc__(self):
         free(self._local)
+        free(self._peers)
 
     def _set_addresses(self, addresses):
-        cdef Py_ssize_t index
-        cdef list objects = [from_address_of(address) for address in addresses]
-        cdef Address* local = <Address*>calloc(max(len(objects), 1), sizeof(Address))
-        if local == NULL:
-            raise MemoryError
-        for index in range(len(objects)):
-            local[index] = to_address(objects[index])
+        cdef list objects = [_host(address) for address in addresses]
+        cdef Address* local = _array(objects)
         free(self._local)
         self._local = local
         self._local_count = <int>len(objects)
@@ -117,6 +115,12 @@ cdef class Stack(Host):
         if not is_unicast(&packet.source):
             self.counters.bad_source += 1
             return 0
+        if self._peer_count >= 0 and not _among(self._peers, self._peer_count, &packet.source):
+            self.counters.forged += 1
+            return self.send_error(
+                &packet, UNREACHABLE if packet.version == 4 else UNREACHABLE6,
+                PROHIBITED if packet.version == 4 else SOURCE_POLICY6, 0
+            )
         own = self.owns(&packet.destination)
         if not own and not (self.takes_all and is_unicast(&packet.destination)):
             return self._foreign(&packet)
@@ -313,11 +317,7 @@ cdef class Stack(Host):
     # Addresses.
 
     cdef bint owns(self, const Address* address) noexcept:
-        cdef int i
-        for i in range(self._local_count):
-            if same(&self._local[i], address):
-                return True
-        return False
+        return _among(self._local, self._local_count, address)
 
     cdef bint is_local(self, const Address* address) noexcept:
         return self.owns(address) or self.takes_all and is_unicast(address)
@@ -331,6 +331,9 @@ cdef class Stack(Host):
         return False
 
     # Packets that go.
+
+    cdef bint has_packets(self) noexcept:
+        return self._loose.count != 0 or self.first_wanting is not None
 
     cdef Py_ssize_t build(self, uint8_t* out, size_t room, double now) except -1:
         cdef size_t size = 0
@@ -372,8 +375,11 @@ cdef class Stack(Host):
             packets.append((<const char*>_scratch)[:size])
         return packets
 
-    def next_timer(self):
+    cdef double due(self) noexcept:
         return min(self.next_due(), self._reassembler.next_due())
+
+    def next_timer(self):
+        return self.due()
 
     def handle_timer(self, double now):
         cdef Packet packet
@@ -413,6 +419,13 @@ cdef class Stack(Host):
     def set_addresses(self, addresses):
         self._set_addresses(addresses)
 
+    def set_peers(self, addresses):
+        cdef list objects = [_host(address) for address in addresses] if addresses is not None else []
+        cdef Address* peers = _array(objects)
+        free(self._peers)
+        self._peers = peers
+        self._peer_count = <int>len(objects) if addresses is not None else -1
+
     @property
     def addresses(self):
         return tuple(self._addresses)
@@ -436,7 +449,25 @@ cdef bytes _key(const Address* address):
     return (<const char*>octets)[:16]
 
 
-cdef object from_address_of(object address):
+cdef Address* _array(list addresses) except NULL:
+    cdef Py_ssize_t index
+    cdef Address* array = <Address*>calloc(max(len(addresses), 1), sizeof(Address))
+    if array == NULL:
+        raise MemoryError
+    for index in range(len(addresses)):
+        array[index] = to_address(addresses[index])
+    return array
+
+
+cdef bint _among(const Address* array, int count, const Address* address) noexcept:
+    cdef int i
+    for i in range(count):
+        if same(&array[i], address):
+            return True
+    return False
+
+
+cdef object _host(object address):
     cdef Address value = to_address(address)
     if not is_unicast(&value):
         raise ValueError(f"{address} cannot be a host's address")

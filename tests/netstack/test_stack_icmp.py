@@ -229,6 +229,23 @@ def test_at_the_far_end_of_the_world() -> None:
     assert seen == [request]
 
 
+def test_only_peers_may_send() -> None:
+    stack = stack_at(takes_all=True)
+    stack.set_peers((A4, A6))
+    (answer,) = answers(stack, udp(A4, C4, 1, 9))
+    assert parsed(answer)[ICMP].code == 3
+    (answer,) = answers(stack, udp("192.0.2.66", C4, 1, 9))
+    assert (parsed(answer)[ICMP].code, parsed(answer).dst, parsed(answer).src) == (13, "192.0.2.66", C4)
+    (answer,) = answers(stack, udp("2001:db8::66", C6, 1, 9))
+    assert parsed(answer)[ICMPv6DestUnreach].code == 5
+    assert stack.counted()["forged"] == 2
+    stack.set_peers(None)
+    (answer,) = answers(stack, udp("192.0.2.66", C4, 1, 9))
+    assert parsed(answer)[ICMP].code == 3
+    with pytest.raises(ValueError, match="cannot be a host"):
+        stack.set_peers(("224.0.0.1",))
+
+
 # What others report.
 
 
