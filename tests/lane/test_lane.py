@@ -18,7 +18,6 @@ from ..netstack.packets import A4, A6, B4, B6, parsed
 from ..quic.dialled import Dialled, dial
 from ..sim.link import Conditions
 
-
 BEGIN = 100.0
 """Of the simulation's clock."""
 
