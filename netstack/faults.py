@@ -1,11 +1,11 @@
 """Makes a link worse than it is: for trying out what stands on it.
 
-Sans-IO and seeded: the same packets meet the same faults.
+Sans-IO: with a seeded source of chance, the same packets meet the same faults.
 """
 
 from __future__ import annotations
 
-import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -32,11 +32,12 @@ class Faults:
 
 
 class FaultInjector:
-    """One direction of a link. lost, duplicated, corrupted, reordered: packets to which that has happened."""
+    """One direction of a link. chance: gives numbers from 0 up to 1, like ``random.Random(7).random``. lost, duplicated,
+    corrupted, reordered: packets to which that has happened."""
 
-    def __init__(self, faults: Faults, seed: int) -> None:
+    def __init__(self, faults: Faults, chance: Callable[[], float]) -> None:
         self._faults = faults
-        self._chance = random.Random(seed)
+        self._chance = chance
         self._waiting: list[tuple[int, bytes]] = []
         self._passed = 0
         self.lost = self.duplicated = self.corrupted = self.reordered = 0
@@ -44,18 +45,18 @@ class FaultInjector:
     def pass_on(self, packet: bytes) -> list[bytes]:
         """A packet comes: those that leave now, in order."""
         faults, chance = self._faults, self._chance
-        if chance.random() < faults.loss or len(packet) > faults.largest:
+        if chance() < faults.loss or len(packet) > faults.largest:
             self.lost += 1
             return self._overtaken([])
-        if packet and chance.random() < faults.corruption:
+        if packet and chance() < faults.corruption:
             self.corrupted += 1
-            at = chance.randrange(len(packet))
-            packet = packet[:at] + bytes([packet[at] ^ chance.randrange(1, 256)]) + packet[at + 1 :]
+            at = int(chance() * len(packet))
+            packet = packet[:at] + bytes([packet[at] ^ 1 + int(chance() * 255)]) + packet[at + 1 :]
         copies = [packet]
-        if chance.random() < faults.duplication:
+        if chance() < faults.duplication:
             self.duplicated += 1
             copies.append(packet)
-        if chance.random() < faults.reordering:
+        if chance() < faults.reordering:
             self.reordered += 1
             self._waiting.append((self._passed + faults.reordering_depth, copies.pop()))
         return self._overtaken(copies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import shutil
 import subprocess
 from collections import Counter
@@ -107,13 +108,13 @@ def numbered(count: int) -> list[bytes]:
 
 
 def test_no_faults() -> None:
-    injector = FaultInjector(Faults(), 1)
+    injector = FaultInjector(Faults(), random.Random(1).random)
     assert [injector.pass_on(packet) for packet in numbered(50)] == [[packet] for packet in numbered(50)]
 
 
 def test_each_fault_as_often_as_asked() -> None:
     packets = numbered(5000)
-    injector = FaultInjector(Faults(loss=0.1, duplication=0.05, corruption=0.02), 7)
+    injector = FaultInjector(Faults(loss=0.1, duplication=0.05, corruption=0.02), random.Random(7).random)
     out = [packet for given_packet in packets for packet in injector.pass_on(given_packet)]
     assert injector.lost == pytest.approx(500, abs=80)
     assert injector.duplicated == pytest.approx(225, abs=60)
@@ -126,12 +127,12 @@ def test_each_fault_as_often_as_asked() -> None:
         <= sum(packet in counted for packet in packets)
         <= 5000 - injector.lost
     )
-    again = FaultInjector(Faults(loss=0.1, duplication=0.05, corruption=0.02), 7)
+    again = FaultInjector(Faults(loss=0.1, duplication=0.05, corruption=0.02), random.Random(7).random)
     assert out == [packet for given_packet in packets for packet in again.pass_on(given_packet)]
 
 
 def test_reordering_goes_as_deep_as_asked() -> None:
-    injector = FaultInjector(Faults(reordering=0.2, reordering_depth=5), 3)
+    injector = FaultInjector(Faults(reordering=0.2, reordering_depth=5), random.Random(3).random)
     out = [packet for given_packet in numbered(1000) for packet in injector.pass_on(given_packet)] + injector.rest()
     assert sorted(out) == numbered(1000)
     late = [position - int.from_bytes(packet, "big") for position, packet in enumerate(out)]
@@ -141,7 +142,7 @@ def test_reordering_goes_as_deep_as_asked() -> None:
 
 
 def test_what_is_too_large_is_lost() -> None:
-    injector = FaultInjector(Faults(largest=3), 3)
+    injector = FaultInjector(Faults(largest=3), random.Random(3).random)
     assert [injector.pass_on(bytes(size)) for size in (2, 3, 4)] == [[bytes(2)], [bytes(3)], []]
 
 
