@@ -37,7 +37,7 @@ lint:
 	$(VENV)/mypy
 
 unit:
-	$(VENV)/pytest $(PYTEST_ARGS)
+	$(VENV)/python -m $(if $(PYTEST_ARGS),pytest $(PYTEST_ARGS),tests.parallel)
 
 bench:
 	@contrib/bootstrap.sh test

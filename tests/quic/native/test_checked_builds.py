@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 NEVER_WRITTEN = """
-from quicsocks.userspace.quic.native.send_buffer import SendBufferFace
+from quicsocks.netstack.send_buffer import SendBufferFace
 buffer = SendBufferFace()
 buffer.write_octets(b"abc")
 buffer.was_sent(0, 3, False)

@@ -2,11 +2,12 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from quicsocks.netstack.ranges cimport Range
+
 from ..errors import PeerError
 
 from .core cimport Core
 from .path cimport Path
-from .ranges cimport Range
 from .space cimport Space
 from .wire cimport PROTOCOL_VIOLATION, get_varint
 

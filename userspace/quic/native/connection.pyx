@@ -13,6 +13,7 @@ from .core cimport BIDI, CLOSING, DRAINING, RUNNING, TERMINATED, UNI
 from .crypto cimport header_key, next_packet_key, packet_key
 from .outlet cimport Outlet
 from .path cimport MARKING, NOT_MARKING, SMALLEST_DATAGRAM, Path
+from .port cimport DatagramPort
 from .qlog cimport Qlog
 from .receiving cimport TOO_EARLY
 from .sending cimport ROOM
@@ -227,6 +228,8 @@ cdef class Connection(ZeroRtt):
         at = min(self.idle_at(), self.early_until)
         if self.send_key is not None:
             at = min(at, self.sending_timer())
+            if self.port is not None:
+                at = min(at, self.port.due())
             for space in self.spaces:
                 at = min(at, self.recovery_timer(space))
         return at
@@ -247,6 +250,8 @@ cdef class Connection(ZeroRtt):
             self.drop_early_key()
         if self.send_key is None:
             return
+        if self.port is not None and now >= self.port.due():
+            self.port.on_timer(now)
         for space in self.spaces:
             if now >= self.recovery_timer(space):
                 self.on_recovery_timer(space, now)
@@ -336,6 +341,8 @@ cdef class Connection(ZeroRtt):
         """Make the callbacks of streams that are due; opened(stream) for the peer's new ones."""
         cdef list touched
         cdef Stream stream
+        if self.port is not None and self.ended is None and self.port.has_words():
+            self.port.tell()
         while self.touched_streams and self.ended is None:
             touched, self.touched_streams = self.touched_streams, []
             for stream in touched:
@@ -372,6 +379,15 @@ cdef class Connection(ZeroRtt):
         self.wake()
         return True
 
+    def set_port(self, DatagramPort port):
+        """Take DATAGRAMs to be sent from port, and give those that come to it; None: from and to Python again."""
+        self.port = port
+        self.wake()
+
+    def notice(self):
+        """The port has something to send or to tell."""
+        self.wake()
+
     @property
     def max_datagram_size(self):
         return self.max_datagram()
@@ -405,7 +421,7 @@ cdef class Connection(ZeroRtt):
 
     @property
     def has_events(self):
-        return bool(self.events) or bool(self.touched_streams)
+        return bool(self.events) or bool(self.touched_streams) or self.port is not None and self.port.has_words()
 
     def send_probe(self):
         """A PING, whatever the congestion window says, and by itself: it must not be as large as the path may not carry."""

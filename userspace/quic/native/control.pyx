@@ -3,8 +3,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from quicsocks.netstack.ranges cimport Range
+
 from .path cimport Path
-from .ranges cimport Range
 from .space cimport Space
 from .stream cimport OPEN, Stream
 from .wire cimport (

@@ -7,11 +7,13 @@ and DATAGRAMs, ``sending`` those and packets; ``connection`` is what the session
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from quicsocks.netstack.receive_buffer cimport ReceiveBuffer
+from quicsocks.netstack.send_buffer cimport SendBuffer
+
 from .crypto cimport HeaderKey, PacketKey
 from .path cimport Path
+from .port cimport DatagramPort
 from .qlog cimport Qlog
-from .receive_buffer cimport ReceiveBuffer
-from .send_buffer cimport SendBuffer
 from .space cimport Space
 from .stream cimport Owner, ReadyQueue, Stream
 
@@ -150,6 +152,8 @@ cdef class Core(Owner):
     cdef bint handshake_done_wanted
     cdef object datagrams               # deque of (bytes, time)
     cdef int datagrams_waiting
+    cdef DatagramPort port              # None: they are Python's
+    cdef int arriving_ecn               # codepoint of the packet that is being read
     cdef uint64_t peer_max_datagram
     cdef bint datagrams_turn
     cdef dict extra_readers             # frame type -> what reads the frames of an extension

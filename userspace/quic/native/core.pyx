@@ -5,11 +5,12 @@ from collections import deque
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from quicsocks.netstack.receive_buffer cimport ReceiveBuffer
+from quicsocks.netstack.send_buffer cimport SendBuffer
+
 from ..errors import PeerError
 
 from .path cimport Path, make_path
-from .receive_buffer cimport ReceiveBuffer
-from .send_buffer cimport SendBuffer
 from .space cimport Space, make_space
 from .stream cimport Owner, ReadyQueue, Stream, make_stream
 from .wire cimport STREAM_LIMIT_ERROR, STREAM_STATE_ERROR

@@ -7,6 +7,8 @@ may have sent is dropped and counted.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from quicsocks.netstack.receive_buffer cimport FINAL_SIZE_CHANGED, TOO_MANY_GAPS
+
 from ..errors import PeerError
 
 from .ack_frequency cimport is_reordered, receive_ack_frequency
@@ -17,7 +19,7 @@ from .space cimport Space
 from .stream cimport OPEN, Stream
 from .wire cimport (
     ACK, ACK_ECN, ACK_FREQUENCY, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
-    CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR, HANDSHAKE_DONE,
+    CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FINAL_SIZE_ERROR, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR, HANDSHAKE_DONE,
     IMMEDIATE_ACK, KEY_UPDATE_ERROR, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID,
     NEW_TOKEN, PADDING, PATH_CHALLENGE, PATH_RESPONSE, PING, PROTOCOL_VIOLATION, RESET_STREAM, RETIRE_CONNECTION_ID,
     STOP_SENDING, STREAM, STREAM_DATA_BLOCKED, STREAM_FIN, STREAM_LENGTH, STREAM_OFFSET, STREAMS_BLOCKED_BIDI,
@@ -105,6 +107,7 @@ cdef class Receiving(Recovery):
             self.former_receive_key = None
 
         newest = self.note_received(space, number, size, ecn, now)
+        self.arriving_ecn = ecn & 3
         if path is None:
             path = self.add_path(space, route, now)
             _find_former(self, space, path, data + 1)
@@ -225,7 +228,7 @@ cdef int _frames(
             at = _stream_frame(self, at, end, <int>kind)
             probing = False
         elif kind == DATAGRAM or kind == DATAGRAM_LENGTH:
-            at = _datagram(self, at, end, kind == DATAGRAM_LENGTH)
+            at = _datagram(self, at, end, kind == DATAGRAM_LENGTH, now)
             probing = False
         elif kind == NEW_CONNECTION_ID:
             at = _new_connection_id(self, self.space_of(0), at, end)
@@ -334,7 +337,7 @@ cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8
         raise PeerError("more data than allowed", FLOW_CONTROL_ERROR)
     arrived = stream.into.ready
     waiting = stream.into.received.count
-    stream.into.receive(offset, at, size, kind & STREAM_FIN != 0)
+    _take_in(stream.into.receive(offset, at, size, kind & STREAM_FIN != 0))
     self.ranges_waiting += stream.into.received.count - waiting
     if self.ranges_waiting > MOST_WAITING:
         raise PeerError("too many gaps in the streams", PROTOCOL_VIOLATION)
@@ -350,7 +353,18 @@ cdef const uint8_t* _stream_frame(Receiving self, const uint8_t* at, const uint8
     return at + size
 
 
-cdef const uint8_t* _datagram(Receiving self, const uint8_t* at, const uint8_t* end, bint has_length) except? NULL:
+cdef int _take_in(int arrival) except -1:
+    # RFC 9000 §4.5, §21.7.
+    if arrival == FINAL_SIZE_CHANGED:
+        raise PeerError("a stream's final size has changed", FINAL_SIZE_ERROR)
+    if arrival == TOO_MANY_GAPS:
+        raise PeerError("too many gaps in a stream", PROTOCOL_VIOLATION)
+    return 0
+
+
+cdef const uint8_t* _datagram(
+    Receiving self, const uint8_t* at, const uint8_t* end, bint has_length, double now
+) except? NULL:
     cdef uint64_t size = <uint64_t>(end - at)
     if not self.limits.max_datagram_frame_size:
         raise PeerError("a DATAGRAM, which we do not take", PROTOCOL_VIOLATION)
@@ -359,7 +373,10 @@ cdef const uint8_t* _datagram(Receiving self, const uint8_t* at, const uint8_t* 
         if at == NULL or size > <uint64_t>(end - at):
             return NULL
     self.counters.datagrams_received += 1
-    self.events.append(("datagram", (<const char*>at)[:size]))
+    if self.port is not None and not self.reading_early:
+        self.port.take(at, <size_t>size, self.arriving_ecn, now)
+    else:
+        self.events.append(("datagram", (<const char*>at)[:size]))
     return at + size
 
 
@@ -468,7 +485,7 @@ cdef const uint8_t* _control_frame(
             return NULL
         if a + b > self.crypto_in.taken + MOST_CRYPTO:
             raise PeerError("too much CRYPTO data", CRYPTO_BUFFER_EXCEEDED)
-        self.crypto_in.receive(a, at, b, False)
+        _take_in(self.crypto_in.receive(a, at, b, False))
         if self.crypto_in.available():
             self.events.append(("crypto", self.crypto_in.take(MOST_CRYPTO)))
         at += b
@@ -522,7 +539,7 @@ cdef int _reset_stream(Receiving self, Stream stream, uint64_t code, uint64_t si
         raise PeerError("a final size beyond what was allowed", FLOW_CONTROL_ERROR)
     if size > before and self.data_received + (size - before) > self.max_data:
         raise PeerError("a final size beyond what was allowed", FLOW_CONTROL_ERROR)
-    stream.into.set_final(size)
+    _take_in(stream.into.set_final(size))
     stream.into.highest = size
     self.data_received += size - before
     return stream.reset_arrived(code)

@@ -90,7 +90,7 @@ cdef class Sending(Control):
             self.any_ready()
             or len(self.announcing) != 0
             or self.max_data_pending or self.max_streams_pending[BIDI] or self.max_streams_pending[UNI]
-            or self.datagrams_waiting != 0
+            or self.datagrams_waiting != 0 or self.port is not None and self.port.ready()
             or self.space.has_work() or self.handshake_done_wanted
             or self.streams_blocked_pending[BIDI] or self.streams_blocked_pending[UNI] or self.data_blocked_pending
             or self.ack_frequency_pending or len(self.extra_pending) != 0
@@ -262,7 +262,7 @@ cdef Py_ssize_t _packet(Sending self, Space space, uint8_t* out, size_t limit, b
         if asks and not path.challenge_pending and limit < SMALLEST_DATAGRAM:
             path.narrow = True
         at = _streams(self, space, at, end, 0)
-        if self.datagrams_waiting:
+        if self.datagrams_waiting or self.port is not None and self.port.ready():
             # Nothing slows a sender of datagrams down: with streams waiting, they begin every second packet only.
             self.datagrams_turn = not self.datagrams_turn
             if self.datagrams_turn or not self.any_ready():
@@ -326,6 +326,25 @@ cdef uint8_t* _datagrams(Sending self, Space space, uint8_t* at, uint8_t* end, d
         at += size
         space.sent.add_frame(DATAGRAM, 0, 0, <uint32_t>size, False)
         self.counters.datagrams_sent += 1
+    return _from_port(self, space, at, end, most, now) if self.port is not None else at
+
+
+cdef uint8_t* _from_port(
+    Sending self, Space space, uint8_t* at, uint8_t* end, uint32_t most, double now
+) except NULL:
+    cdef const uint8_t* data
+    cdef size_t size = 0
+    while most and self.port.ready():
+        data = self.port.next(most, &size, now)
+        if data == NULL or <size_t>(end - at) < size + 1 + 2:
+            break
+        at[0] = DATAGRAM_LENGTH
+        at = put_varint(at + 1, <uint64_t>size)
+        memcpy(at, data, size)
+        at += size
+        space.sent.add_frame(DATAGRAM, 0, 0, <uint32_t>size, False)
+        self.counters.datagrams_sent += 1
+        self.port.sent()
     return at
 
 

@@ -7,8 +7,9 @@ path ID may migrate; one of them is in use.
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from quicsocks.netstack.ranges cimport RangeSet
+
 from .path cimport Path
-from .ranges cimport RangeSet
 from .sent cimport SentPackets
 
 cdef enum:

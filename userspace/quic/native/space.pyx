@@ -3,10 +3,11 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from quicsocks.netstack.ranges cimport RangeSet
+
 from ..errors import PeerError
 
 from .path cimport Path
-from .ranges cimport RangeSet
 from .sent cimport OUTSTANDING, SentPacket, SentPackets
 from .wire cimport CONNECTION_ID_LIMIT_ERROR
 

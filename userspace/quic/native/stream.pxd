@@ -2,8 +2,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from .receive_buffer cimport ReceiveBuffer
-from .send_buffer cimport SendBuffer
+from quicsocks.netstack.receive_buffer cimport ReceiveBuffer
+from quicsocks.netstack.send_buffer cimport SendBuffer
+
 
 cdef enum Final:
     OPEN = 0

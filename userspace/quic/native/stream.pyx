@@ -10,10 +10,11 @@ from libc.string cimport memset
 
 import os
 
+from quicsocks.netstack.receive_buffer cimport ReceiveBuffer
+from quicsocks.netstack.send_buffer cimport SendBuffer
+
 from ..errors import LocalError
 
-from .receive_buffer cimport ReceiveBuffer
-from .send_buffer cimport SendBuffer
 
 cdef extern from "<sys/socket.h>" nogil:
     struct iovec:

@@ -4,11 +4,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from ..errors import PeerError
-
 from .blocks cimport Blocks
 from .ranges cimport RangeSet
-from .wire cimport FINAL_SIZE_ERROR, PROTOCOL_VIOLATION
 
 cdef enum:
     MOST_GAPS = 10000
@@ -26,7 +23,7 @@ cdef class ReceiveBuffer:
     cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1:
         cdef uint64_t stop = offset + size
         if stop > self.final or (fin and (stop < self.highest or self.final != UNKNOWN and stop != self.final)):
-            raise PeerError("a stream's final size has changed", FINAL_SIZE_ERROR)
+            return FINAL_SIZE_CHANGED
         if fin:
             self.final = stop
         if stop > self.highest:
@@ -44,7 +41,7 @@ cdef class ReceiveBuffer:
         _fill(self, offset, data, stop)
         self.received.add(offset, stop)
         if self.received.count > MOST_GAPS:
-            raise PeerError("too many gaps in a stream", PROTOCOL_VIOLATION)
+            return TOO_MANY_GAPS
         if self.received.items[0].start <= self.ready:
             self.ready = self.received.items[0].stop
             self.received.drop_first()
@@ -53,7 +50,7 @@ cdef class ReceiveBuffer:
 
     cdef int set_final(self, uint64_t size) except -1:
         if size < self.highest or (self.final != UNKNOWN and size != self.final):
-            raise PeerError("a stream's final size has changed", FINAL_SIZE_ERROR)
+            return FINAL_SIZE_CHANGED
         self.final = size
         return 0
 
@@ -129,10 +126,10 @@ cdef class ReceiveBufferFace(ReceiveBuffer):
 
     def receive_octets(self, uint64_t offset, const uint8_t[::1] data not None, bint fin):
         cdef const uint8_t* at = &data[0] if data.shape[0] else NULL
-        self.receive(offset, at, <size_t>data.shape[0], fin)
+        return self.receive(offset, at, <size_t>data.shape[0], fin)
 
     def set_final_size(self, uint64_t size):
-        self.set_final(size)
+        return self.set_final(size)
 
     def take_octets(self, size_t most):
         return self.take(most)

@@ -1,4 +1,4 @@
-"""The sending half of a stream: what was written, sent, acknowledged and lost (RFC 9000 §2.2, §3.1)."""
+"""The sending half of a stream: what was written, sent, acknowledged and lost, QUIC's (RFC 9000 §2.2, §3.1) or TCP's."""
 
 from libc.stdint cimport uint8_t, uint64_t
 

@@ -28,3 +28,8 @@ cdef class Blocks:
     cdef void drop_below(self, uint64_t offset) noexcept
     cdef void trim(self) noexcept       # give all blocks back; base stays
     cdef void clear(self) noexcept
+
+
+# A block for other uses. Raises MemoryError.
+cdef uint8_t* take_block() except NULL
+cdef void give_block(uint8_t* block) noexcept

@@ -58,7 +58,7 @@ cdef class Blocks:
             _widen(self, <size_t>(offset // BLOCK - self.base // BLOCK + 1))
         slot = <size_t>((offset // BLOCK) % self._slots)
         if self._ring[slot] == NULL:
-            self._ring[slot] = _new_block()
+            self._ring[slot] = take_block()
             self.held += 1
         assert self.held <= self._slots
         contiguous[0] = BLOCK - within
@@ -71,7 +71,7 @@ cdef class Blocks:
         while index < last:
             slot = <size_t>(index % self._slots)
             if self._ring[slot] != NULL:
-                _give_back(self._ring[slot])
+                give_block(self._ring[slot])
                 self._ring[slot] = NULL
                 self.held -= 1
             index += 1
@@ -90,7 +90,7 @@ cdef class Blocks:
         while index < last and self.held:
             slot = <size_t>(index % self._slots)
             if self._ring[slot] != NULL:
-                _give_back(self._ring[slot])
+                give_block(self._ring[slot])
                 self._ring[slot] = NULL
                 self.held -= 1
             index += 1
@@ -100,7 +100,7 @@ cdef class Blocks:
         cdef size_t slot
         for slot in range(self._slots):
             if self._ring[slot] != NULL:
-                _give_back(self._ring[slot])
+                give_block(self._ring[slot])
         free(self._ring)
         self._ring = NULL
         self._slots = 0
@@ -129,7 +129,7 @@ cdef int _widen(Blocks self, size_t needed) except -1:
     return 0
 
 
-cdef uint8_t* _new_block() except NULL:
+cdef uint8_t* take_block() except NULL:
     global _spare_count
     cdef uint8_t* block
     if _spare_count:
@@ -141,7 +141,7 @@ cdef uint8_t* _new_block() except NULL:
     return block
 
 
-cdef void _give_back(uint8_t* block) noexcept:
+cdef void give_block(uint8_t* block) noexcept:
     global _spare_count
     assert 0 <= _spare_count <= MOST_SPARE
     if _spare_count < MOST_SPARE:

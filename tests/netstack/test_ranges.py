@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicsocks.userspace.quic.native.ranges import RangeSetFace
+from quicsocks.netstack.ranges import RangeSetFace
 
 SMALL = st.integers(0, 60)
 STEPS = st.one_of(
