@@ -63,8 +63,12 @@ cdef class Bbr(DeliveryRate):
 
     # Loss.
     cdef bint _loss_in_round
+    cdef bint _marks_in_round
     cdef bint _loss_round_start
     cdef uint64_t _loss_round_delivered
+    cdef uint64_t _lost_before      # octets lost before the first loss of this round
+    cdef double _least_gain         # of pacing, since the present round of loss began
+    cdef double _former_gain        # of the one before: what was sent in it is delivered in this one
     cdef int _loss_events           # updates in this round that told of losses
     cdef bint _marked               # newly marked as having experienced congestion
     cdef double _marked_at          # s: marks of packets sent before are part of the same event

@@ -13,6 +13,13 @@ Where interactive streams would wait, it deviates:
   (draft-cardwell-iccrg-bbr-congestion-control-02 §4.3.3.6): three rounds queue up nearly a round trip's worth;
 - ProbeRTT's window is reached with a packet sent for two acknowledged, as in recovery (RFC 6937), not in silence.
 
+Where losses are random, it deviates:
+
+- losses end Startup only when the rate does not grow any more, or when they are many (``_is_still_growing``): six of 250
+  packets are no proof of a full pipe, and ProbeBW takes long to find the rest;
+- a round whose losses LossThresh tolerates lowers the short-term bounds only when the path has delivered less than was
+  paced: ``_is_path_slower`` says why.
+
 Pacing and windows are as exact as a double: there is no fixed point.
 """
 
@@ -41,6 +48,7 @@ cdef double UP_CWND_GAIN = 2.25
 cdef double PROBE_RTT_CWND_GAIN = 0.5
 cdef double PACING_MARGIN = 0.99
 cdef double LOSS_THRESH = 0.02
+cdef double FULL_PIPE_LOSS = 0.1
 cdef double BETA = 0.7
 cdef double HEADROOM = 0.15
 cdef double MIN_RTT_FILTER_LEN = 10.0
@@ -91,6 +99,8 @@ cdef class Bbr(DeliveryRate):
         self._loss_events = 0
         self._marked = False
         self._marked_at = -INFINITY_
+        self._former_gain = self._least_gain = INFINITY_
+        self._lost_before = self._lost
         self._undo_state = NO_STATE
         self._undo_bw_shortterm = 0.0
         self._undo_inflight_shortterm = self._undo_inflight_longterm = self._undo_losses = 0
@@ -136,6 +146,8 @@ cdef class Bbr(DeliveryRate):
         DeliveryRate.on_lost(self, packet, now)
         if not packet.in_flight:
             return
+        if not self._loss_in_round:
+            self._lost_before = self._lost - packet.size
         _note_loss(self)
         self._undo_losses += 1
         self._undo_from = min(self._undo_from, packet.sent_at)
@@ -174,7 +186,10 @@ cdef class Bbr(DeliveryRate):
                 self._bw_latest = self._rs.rate
                 self._inflight_latest = self._rs.delivered
                 self._loss_events = 0
+                self._former_gain = self._least_gain
+                self._least_gain = INFINITY_
         self._bw = min(_max_bw(self), self._bw_shortterm)
+        self._least_gain = min(self._least_gain, _pacing_gain(self))
         _set_pacing_rate(self, _pacing_gain(self))
         _set_window(self, in_flight)
 
@@ -301,12 +316,18 @@ cdef void _check_startup_done(Bbr self) noexcept:
         return
     if (
         not self._full_bw_reached and self._loss_round_start and self._loss_events >= STARTUP_FULL_LOSS_COUNT
-        and _is_loss_too_high(self)
+        and _is_loss_too_high(self) and not _is_still_growing(self)
     ):
         _leave_startup(self)
         self._undo_state = STARTUP
     if self._full_bw_reached:
         _enter(self, DRAIN)
+
+
+cdef bint _is_still_growing(Bbr self) noexcept:
+    # The last round has brought a quarter more: what is lost in this one is not yet what a full pipe drops. That would be
+    # much, since it is offered 2.77 times what it has carried.
+    return not self._full_bw_count and <double>self._rs.lost <= <double>self._rs.in_flight * FULL_PIPE_LOSS
 
 
 cdef void _leave_startup(Bbr self) noexcept:
@@ -495,105 +516,4 @@ cdef void _check_probe_rtt_done(Bbr self, double now) noexcept:
 
 
 include "bbr_model.pxi"
-
-
-# What comes of it (§5.6).
-
-cdef void _begin_pacing(Bbr self) noexcept:
-    # InitPacingRate, as soon as there is an RTT.
-    if self.rtt.sampled:
-        self._pacing_begun = True
-        self.pacing_rate = STARTUP_PACING_GAIN * <double>initial_window(self.mss) / max(self.rtt.smoothed, 1e-6)
-
-
-cdef void _set_pacing_rate(Bbr self, double gain) noexcept:
-    cdef double rate = gain * self._bw * PACING_MARGIN
-    if not self._pacing_begun or self._bw <= 0.0:
-        return
-    if self._full_bw_reached or rate > self.pacing_rate:
-        self.pacing_rate = min(max(rate, SMALLEST_RATE), LARGEST_RATE)
-
-
-cdef uint64_t _min_pipe(Bbr self) noexcept:
-    return <uint64_t>MIN_PIPE * self.mss
-
-
-cdef uint64_t _bdp(Bbr self, double bw, double gain) noexcept:
-    # BDPMultiple
-    if self._min_rtt == INFINITY_:
-        return initial_window(self.mss)
-    return <uint64_t>min(gain * bw * self._min_rtt, <double>LARGEST_WINDOW)
-
-
-cdef uint64_t _quantized(Bbr self, uint64_t volume) noexcept:
-    # QuantizationBudget; the offload budget is the send quantum
-    cdef double quantum = min(self.pacing_rate * QUANTUM, <double>LARGEST_QUANTUM)
-    volume = max(max(volume, <uint64_t>quantum), _min_pipe(self))
-    if self._state == PROBE_UP:
-        volume += <uint64_t>2 * self.mss
-    return volume
-
-
-cdef uint64_t _inflight(Bbr self, double bw, double gain) noexcept:
-    return _quantized(self, _bdp(self, bw, gain))
-
-
-cdef uint64_t _target_inflight(Bbr self) noexcept:
-    return min(_bdp(self, self._bw, 1.0), self.window)
-
-
-cdef uint64_t _inflight_with_headroom(Bbr self) noexcept:
-    cdef uint64_t headroom
-    if self._inflight_longterm == UNLIMITED:
-        return UNLIMITED
-    headroom = max(<uint64_t>self.mss, <uint64_t>(HEADROOM * <double>self._inflight_longterm))
-    if self._inflight_longterm <= headroom:
-        return _min_pipe(self)
-    return max(self._inflight_longterm - headroom, _min_pipe(self))
-
-
-cdef uint64_t _probe_rtt_window(Bbr self) noexcept:
-    return max(_bdp(self, self._bw, PROBE_RTT_CWND_GAIN), _min_pipe(self))
-
-
-cdef void _save_window(Bbr self) noexcept:
-    if not self._loss_in_round and self._state != PROBE_RTT:
-        self._prior_window = self.window
-    else:
-        self._prior_window = max(self._prior_window, self.window)
-
-
-cdef void _set_window(Bbr self, uint64_t in_flight) noexcept:
-    cdef uint64_t most = _quantized(
-        self, _bdp(self, self._bw, self._cwnd_gain) + <uint64_t>_extra_acked(self)
-    )
-    cdef uint64_t cap = _probe_rtt_window(self)
-    if self._state == PROBE_RTT and not self._probe_rtt_timed:
-        # BoundCwndForProbeRTT, but in steps.
-        cap = max(cap, in_flight + self._rs.newly_acked // 2)
-        most = max(most, cap)
-    if self._full_bw_reached:
-        self.window = min(self.window + self._rs.newly_acked, most)
-    elif self.window < most or self._delivered - self._base < initial_window(self.mss):
-        self.window += self._rs.newly_acked
-    self.window = min(max(self.window, _min_pipe(self)), LARGEST_WINDOW)
-    if self._state == PROBE_RTT:
-        self.window = min(self.window, cap)
-    # BoundCwndForModel
-    cap = UNLIMITED
-    if self._state == PROBE_RTT or self._state == PROBE_CRUISE:
-        cap = _inflight_with_headroom(self)
-    elif _is_probing_bw_state(self):
-        cap = self._inflight_longterm
-    cap = max(min(cap, self._inflight_shortterm), _min_pipe(self))
-    self.window = min(self.window, cap)
-
-
-cdef uint64_t _next_random(Bbr self) noexcept:
-    # SplitMix64 (Steele, Lea and Flood, 2014): wrapping is defined, for it is unsigned.
-    cdef uint64_t mixed
-    self._random += <uint64_t>0x9e3779b97f4a7c15
-    mixed = self._random
-    mixed = (mixed ^ (mixed >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    mixed = (mixed ^ (mixed >> 27)) * <uint64_t>0x94d049bb133111eb
-    return mixed ^ (mixed >> 31)
+include "bbr_control.pxi"

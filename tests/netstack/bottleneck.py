@@ -38,6 +38,8 @@ class Flow:
         self.limit: Callable[[float], float] | None = None
         """Octets that the application has offered by then; None: always more than fit."""
         self.sent = 0
+        self.remembers = False
+        """Whether lost packets may be acknowledged yet, by hand."""
         self.queued_most = 0.0
         """Seconds that a packet had to wait in the queue, the most of all."""
 
@@ -143,7 +145,7 @@ class Bottleneck:
         flow.lost += len(lost)
         flow.heard_at = self.now
         flow.flight.update(self.now, acked, lost)
-        for number in lost:
+        for number in [] if flow.remembers else lost:
             flow.flight.forget(number)
         self._fill(flow)
 

@@ -61,6 +61,14 @@ def run_until(link: Bottleneck, flow: Flow, state: str, limit: float = 20.0) -> 
         link.run(link.now + 0.001)
 
 
+def offer(link: Bottleneck, flow: Flow, rate: float) -> None:
+    """For a second from now on, the application has only so many octets a second."""
+    began, sent = link.now, flow.sent
+    flow.limit = lambda now: sent + rate * (now - began)
+    for tick in range(1, 100):
+        link.at(began + tick * 0.01, lambda: link.poke(flow))
+
+
 # --- Delivery rates ---------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +183,20 @@ def test_startup_doubles_its_rate_each_round() -> None:
     assert all(later >= 1.5 * rate for rate, later in pairwise(rates[1:]))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_losses_end_startup_while_the_rate_grows_only_when_they_are_many(seed: int) -> None:
+    """Six losses of 200 packets are no full pipe, when each round brings twice as much as the one before."""
+
+    def found(loss: float) -> float:
+        link, flow = path(loss=loss, seed=seed)
+        while bbr(flow).state == "startup":
+            link.run(link.now + 0.001)
+        return bbr(flow).model[0] / RATE
+
+    assert found(0.02) > 0.9
+    assert found(0.2) < 0.9
+
+
 def test_heavy_loss_ends_startup_even_when_the_application_holds_it_down() -> None:
     link, flow = path(loss=0.1)
     flow.limit = lambda now: int(0.5 * RATE * now)
@@ -270,6 +292,46 @@ def test_loss_while_cruising_lowers_the_short_term_bounds_and_refill_lifts_them(
     assert bbr(flow).model[1] == bw
     run_until(link, flow, "refill")
     assert bbr(flow).bounds[:2] == (None, None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_losses_at_random_do_not_lower_the_bounds(seed: int) -> None:
+    """Not in six seconds, in which it probes and goes down."""
+    link, flow = path(seed=seed)
+    run_until(link, flow, "cruise")
+    link.loss = 0.005
+    log = Log(link, flow)
+    least = RATE
+    while link.now < 7.0:
+        link.run(link.now + 0.01)
+        if bbr(flow).state == "cruise":
+            least = min(least, bbr(flow).model[1])
+    assert {"cruise", "up", "down"} <= set(log.states)
+    assert least > 0.98 * RATE
+
+
+def test_a_path_that_becomes_slower_and_loses_packets_is_believed_at_once() -> None:
+    link, flow = path()
+    run_until(link, flow, "cruise")
+    link.rate, link.loss = 0.6 * RATE, 0.01
+    link.run(link.now + 10 * RTT)
+    assert bbr(flow).state == "cruise"
+    assert bbr(flow).model[1] < 0.65 * RATE
+
+
+def test_an_application_that_sends_little_is_judged_by_what_it_loses() -> None:
+    def bound(loss: float) -> float | None:
+        link, flow = path()
+        run_until(link, flow, "cruise")
+        offer(link, flow, 0.7 * RATE)
+        link.run(link.now + 0.2)
+        link.loss = loss
+        link.run(link.now + 0.4)
+        assert bbr(flow).state == "cruise"
+        return bbr(flow).bounds[0]
+
+    assert bound(0.002) is None
+    assert bound(0.1) is not None
 
 
 def test_loss_while_probing_bounds_what_is_in_flight_and_ends_the_probe() -> None:
@@ -476,96 +538,3 @@ def test_from_probe_rtt_within_startup_it_goes_back_there() -> None:
     flow.rtt = 1.5 * RTT
     link.run(8.0)
     assert log.states[:3] == ["startup", "probe-rtt", "startup"]
-
-
-# --- Congestion -------------------------------------------------------------------------------------------------------
-
-
-def fill_paced(link: Bottleneck, flow: Flow) -> Flight:
-    run_until(link, flow, "cruise")
-    return flow.flight
-
-
-def test_a_loss_that_was_none_is_undone() -> None:
-    link, flow = path()
-    flight = fill_paced(link, flow)
-    now = link.now
-    window = flight.controller.window
-    first = flight.outstanding()[:3]
-    flight.update(now + 0.001, [], first)
-    rest = flight.outstanding()
-    for i, number in enumerate(rest):
-        flight.update(now + 0.002 + i * 1e-4, [number])
-    more = fill(flight, now + RTT)
-    flight.update(now + 2 * RTT, more)
-    bw, inflight, _ = bbr(flight).bounds
-    assert bw is not None
-    assert inflight is not None
-    flight.update(now + 2 * RTT + 0.001, first[:2])
-    assert bbr(flight).bounds[0] is not None
-    flight.update(now + 2 * RTT + 0.002, first[2:])
-    assert bbr(flight).bounds[:2] == (None, None)
-    assert flight.controller.window >= 0.9 * window
-
-
-def test_startup_goes_on_when_the_losses_that_ended_it_were_none() -> None:
-    flight = Flight("bbr", mss=MSS)
-    now = 0.0
-    for _ in range(3):
-        now = round_trip(flight, now, RTT)
-    while bbr(flight).state == "startup":
-        assert now < 1.0
-        numbers = fill(flight, now)
-        now += RTT
-        for i in range(0, len(numbers) - 4, 4):
-            if bbr(flight).state != "startup":
-                break
-            flight.update(now, numbers[i + 1 : i + 4], numbers[i : i + 1])
-        flight.update(now, [number for number in flight.outstanding() if number <= numbers[-1]])
-    assert bbr(flight).full_bw_reached
-    flight.update(now + 0.001, flight.lost())
-    assert bbr(flight).state == "startup"
-    assert not bbr(flight).full_bw_reached
-    assert bbr(flight).bounds == (None, None, None)
-
-
-def test_marks_end_startup_and_lower_the_bounds_while_cruising() -> None:
-    flight = Flight("bbr", mss=MSS)
-    now = round_trip(flight, 0.0, RTT)
-    numbers = fill(flight, now)
-    flight.update(now + RTT, numbers, marks=1)
-    assert bbr(flight).state != "startup"
-    link, flow = path()
-    flight = fill_paced(link, flow)
-    now = link.now
-    for _ in range(3):
-        fill(flight, now)
-        now += RTT
-        flight.update(now, flight.outstanding(), marks=1)
-    assert bbr(flight).bounds[0] is not None
-
-
-def test_persistent_congestion_leaves_four_packets_and_the_model_brings_it_back() -> None:
-    link, flow = path()
-    flight = fill_paced(link, flow)
-    now = link.now + 3.0
-    flight.update(now, [], flight.outstanding(), persistent=True)
-    assert flight.controller.window == 4 * MSS
-    assert flight.controller.pacing_rate > 0.5 * RATE
-    for _ in range(10):
-        now = round_trip(flight, now, RTT)
-    assert flight.controller.window > 0.5 * BDP
-
-
-def test_a_new_path_begins_anew() -> None:
-    link, flow = path()
-    flight = fill_paced(link, flow)
-    flight.reset(link.now)
-    assert bbr(flight).state == "startup"
-    assert bbr(flight).model[0] == 0.0
-    assert flight.controller.window == 10 * MSS
-    assert flight.controller.pacing_rate == 0.0
-    now = round_trip(flight, link.now, 0.1)
-    assert bbr(flight).model[2] == pytest.approx(0.1)
-    assert flight.controller.window >= 20 * MSS
-    assert now > link.now

@@ -105,8 +105,9 @@ cdef class Stream:
     cdef uint64_t delivered     # octets given to the handler, or dropped
     cdef uint64_t credited      # octets whose credit has been returned
     cdef uint64_t window
-    cdef uint64_t window_used   # octets consumed since the window began or grew
-    cdef double window_began
+    cdef uint64_t window_used   # octets consumed since it was last measured
+    cdef uint64_t window_top    # the highest offset that had arrived then
+    cdef double window_began    # s, when that was
 
     # For the connection. Octets, FIN and reset have been put into `into` and its limits been checked.
     cdef int data_arrived(self) except -1

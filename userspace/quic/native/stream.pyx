@@ -511,13 +511,22 @@ cdef int _return_credit(Stream self, uint64_t size) except -1:
 
 
 cdef void _grow(Stream self, uint64_t size) noexcept:
-    # A window that is consumed in a few round trips is what holds the peer back: double it, as others do.
+    # A window that would be used up in a few round trips is about to hold the peer back: double it, as others do. It is
+    # measured twice a round trip: a peer in slow start doubles what it sends in each, and credit takes half of one to arrive.
+    cdef double measured = self._owner.now - self.window_began
+    cdef double round_trip = self._owner.round_trip()
+    cdef uint64_t used
     self.window_used += size
-    if self.window_used < self.window:
+    if measured < 0.5 * round_trip:
         return
-    if self._owner.now - self.window_began < GROWTH_RTTS * self._owner.round_trip():
+    # A reader that has all that is in order is not what holds back what waits for lost octets: the path has carried it.
+    used = self.window_used
+    if self.credited == self.delivered and not self.into.available():
+        used = self.into.highest - self.window_top
+    if <double>used * GROWTH_RTTS * round_trip > <double>self.window * measured:
         self.window = min(self.window * 2, max(self.window, <uint64_t>self._owner.limits.stream_window))
     self.window_used = 0
+    self.window_top = self.into.highest
     self.window_began = self._owner.now
 
 
