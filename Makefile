@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 checked_build = QUICSOCKS_BUILD=$(1) $(VENV)/python setup.py -q build --build-base build/$(1) --build-lib build/$(1)/lib
 checked_run = env PYTHONPATH=build/$(1)/lib QUICSOCKS_TEST_BUILD=$(1) QUICSOCKS_TEST_SEEDS=$(CHECKED_SEEDS) \
 	QUICSOCKS_TEST_FUZZ_ROUNDS=$(CHECKED_ROUNDS)
-CHECKED_TESTS ?= tests/quic tests/netstack tests/fuzz tests/sim
+CHECKED_TESTS ?= tests/quic tests/netstack tests/fuzz tests/sim tests/socks tests/tunnel tests/userspace/test_relay.py
 CHECKED_SEEDS ?= 0-249
 CHECKED_ROUNDS ?= 100
 SANITIZERS = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)

@@ -101,6 +101,16 @@ def test_what_is_not_ordinary_is_left_to_the_readers() -> None:
         assert plain_answer(other) is None
 
 
+@pytest.mark.parametrize("size", range(1, 30))
+def test_a_names_length_and_what_is_behind_it_change_nothing(size: int) -> None:
+    """Of a name and the flow's bytes behind it the first 22 octets may be complete, too."""
+    destination = Destination("a" * size, 80)
+    for behind in (b"", b"GET / HTTP/1.1", bytes(40), b"\xff\x00" * 20):
+        data = request(destination, Wire.QUICSOCKS) + behind
+        found = plain_request(data, Wire.QUICSOCKS)
+        assert found is None or (found == destination and data[PLAIN_REQUEST:] == behind)
+
+
 def test_what_the_readers_refuse_is_not_ordinary() -> None:
     for seed in range(3000):
         data = mutated(REQUESTS[0], seed)

@@ -137,9 +137,11 @@ def plain_request(data: bytes, wire: Wire) -> Destination | None:
 def _plain_request(data: bytes, wire: Wire) -> Destination | None:
     reader = RequestReader(wire)
     try:
-        return reader.destination if reader.receive_data(data) and len(data) == PLAIN_REQUEST else None
+        whole = reader.receive_data(data)
     except TLVError:
         return None
+    # A shorter one, with a name, may be followed by the flow's own bytes.
+    return reader.destination if whole and len(data) == PLAIN_REQUEST and not reader.rest else None
 
 
 def plain_answer(data: bytes) -> BoundAddress | None:

@@ -5,16 +5,14 @@ Read first: flow.py, preamble.py, docs/protocol.md "Order". Before the concentra
 program paused, until ``release``.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 from ..quic.errors import LocalError
-from ..quic.types import Stream
-from .flow import TCP_CONNECTION_RESET, Flow, Stage
+
+from .flow cimport OPEN, OVER, PREAMBLE, Flow
+
+from .flow import TCP_CONNECTION_RESET
 from .preamble import PLAIN_ANSWER, AnswerReader, plain_answer
 from .tlv import TLVError, Wire
-from .types import Destination, FlowFailed, FlowHandler
+from .types import FlowFailed
 
 EARLY_FLOWS = 16
 """Flows that a concentrator holds for a client that it has not authenticated."""
@@ -29,51 +27,40 @@ class EarlyBudget:
 
     __slots__ = ("_flows", "_octets")
 
-    def __init__(self, flows: int = EARLY_FLOWS, octets: int = EARLY_OCTETS) -> None:
+    def __init__(self, flows=EARLY_FLOWS, octets=EARLY_OCTETS):
         self._flows = flows
         self._octets = octets
 
-    def take_flow(self) -> bool:
+    def take_flow(self):
         self._flows -= 1
         return self._flows >= 0
 
-    def take(self, size: int) -> bool:
+    def take(self, size):
         if size > self._octets:
             return False
         self._octets -= size
         return True
 
 
-class ClientFlow(Flow):
+cdef class ClientFlow(Flow):
     """A flow that this client opened; implements TunnelFlow."""
 
-    __slots__ = (
-        "_budget",
-        "_destination",
-        "_finish_held",
-        "_held",
-        "_paused_here",
-        "_reader",
-        "_stream_paused",
-        "_wire",
-    )
+    cdef object _wire
+    cdef object _destination
+    cdef object _reader
+    cdef object _budget
+    cdef object _held               # Bytes that wait for ``release``; None when none do.
+    cdef bint _finish_held
+    cdef bint _stream_paused
+    cdef bint _paused_here
 
-    def __init__(
-        self,
-        stream: Stream,
-        destination: Destination,
-        wire: Wire,
-        handler: FlowHandler,
-        forget: Callable[[Flow], None],
-        budget: EarlyBudget | None,
-    ) -> None:
-        super().__init__(stream, handler, forget)
+    def __init__(self, stream, destination, wire, handler, forget, budget):
+        Flow.__init__(self, stream, handler, forget)
         self._wire = wire
         self._destination = destination
-        self._reader: AnswerReader | None = None
+        self._reader = None
         self._budget = budget
-        self._held: bytearray | None = None
-        """Bytes that wait for ``release``; None when none do."""
+        self._held = None
         self._finish_held = False
         self._stream_paused = False
         self._paused_here = False
@@ -86,16 +73,16 @@ class ClientFlow(Flow):
                 self._held = bytearray()
         stream.set_handler(self)
 
-    def send_request(self, octets: bytes) -> None:
+    def send_request(self, octets):
         """The request's TLVs, and the first data behind them, in one write."""
         if self._held is None and (self._budget is None or self._budget.take(len(octets))):
             self._stream.write(octets)
         else:
             self._hold(octets)
 
-    def release(self) -> None:
+    def release(self):
         """The concentrator has authenticated us: all may go."""
-        if self._budget is None or self.stage is Stage.OVER:
+        if self._budget is None or self._stage == OVER:
             return
         held, self._held = self._held, None
         self._budget = None
@@ -110,23 +97,23 @@ class ClientFlow(Flow):
         if self._paused_here and not self._stream_paused:
             self._handler.resume_writing()
 
-    def set_handler(self, handler: FlowHandler) -> None:
+    def set_handler(self, handler):
         self._handler = handler
-        if self.stage is Stage.OPEN:
+        if self._stage == OPEN:
             self._connect_handler()
-        elif self.stage is Stage.PREAMBLE and self._budget is None:
+        elif self._stage == PREAMBLE and self._budget is None:
             self.pause_writing = handler.pause_writing
             self.resume_writing = handler.resume_writing
 
-    def finish(self) -> None:
+    def finish(self):
         if self._held is not None:
             self._finish_held = True
         else:
-            super().finish()
+            Flow.finish(self)
 
-    def eof_received(self) -> None:
-        if self.stage is not Stage.PREAMBLE:
-            super().eof_received()
+    def eof_received(self):
+        if self._stage != PREAMBLE:
+            Flow.eof_received(self)
             return
         reader = self._reader or AnswerReader(self._wire, self._destination)
         try:
@@ -137,7 +124,7 @@ class ClientFlow(Flow):
             assert reader.failure is not None
             self._refused(reader.failure)
 
-    def _receive_answer(self, data: bytes) -> None:
+    def _receive_answer(self, data):
         bound = plain_answer(data) if self._reader is None and self._wire is Wire.QUICSOCKS else None
         if bound is not None:
             rest = data[PLAIN_ANSWER:]
@@ -159,35 +146,38 @@ class ClientFlow(Flow):
                 self._refused(reader.failure)
                 return
             bound = reader.bound
-        self.stage = Stage.OPEN
+        self._stage = OPEN
         self._connect_handler()
         self._handler.connected(bound)
         if rest:
             # What stands there now: the program may have reset the flow, or handed it on.
             self.data_received(rest)
 
-    def _connect_handler(self) -> None:
-        super()._connect_handler()
+    cdef int _connect_handler(self) except -1:
+        Flow._connect_handler(self)
         if self._budget is not None:
             # An answer before we are told that we are authenticated: the control stream is behind.
             self.pause_writing = self._pause_early
             self.resume_writing = self._resume_early
+        return 0
 
-    def _refused(self, failure: FlowFailed) -> None:
+    cdef int _refused(self, failure) except -1:
         """The concentrator's Error, End, FIN: our direction has no use any more."""
         self.was_refused = True
         self._stream.reset(TCP_CONNECTION_RESET)
         self._end(failure)
+        return 0
 
-    def _fail(self, error: TLVError) -> None:
+    cdef int _fail(self, error) except -1:
         """An answer that breaks the protocol. Our direction is past its TLVs and can carry no Error: reset both."""
         handler = self._handler
         self._abandon()
         handler.flow_ended(FlowFailed(error.cause, f"in the concentrator's answer: {error}"))
+        return 0
 
     # Before we are authenticated.
 
-    def _write_early(self, data: bytes | bytearray | memoryview) -> None:
+    def _write_early(self, data):
         if self._finish_held:
             raise LocalError(f"flow {self.id}: write after finish")
         if self._held is None and self._budget is not None and self._budget.take(len(data)):
@@ -199,23 +189,24 @@ class ClientFlow(Flow):
                 if not self._stream_paused:
                     self._handler.pause_writing()
 
-    def _hold(self, data: bytes | bytearray | memoryview) -> None:
+    cdef int _hold(self, data) except -1:
         if self._held is None:
             self._held = bytearray()
         if len(self._held) + len(data) > MAX_HELD:
             raise LocalError(f"flow {self.id}: {MAX_HELD} bytes written past pause_writing")
         self._held += data
+        return 0
 
-    def _pause_early(self) -> None:
+    def _pause_early(self):
         self._stream_paused = True
         if not self._paused_here:
             self._handler.pause_writing()
 
-    def _resume_early(self) -> None:
+    def _resume_early(self):
         self._stream_paused = False
         if not self._paused_here:
             self._handler.resume_writing()
 
-    def _become_over(self) -> None:
+    cdef int _become_over(self) except -1:
         self._held = None
-        super()._become_over()
+        Flow._become_over(self)

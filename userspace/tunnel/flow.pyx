@@ -11,16 +11,12 @@ the handler's methods are put in this object's place, so that a chunk of data co
 No call of the peer's raises here.
 """
 
-from __future__ import annotations
-
 import enum
-from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
-from ..quic.errors import Ended, LocalError
-from ..quic.types import Pump, Stream
-from .types import BoundAddress, Cause, FlowFailed, FlowHandler
+from ..quic.errors import LocalError
+
+from .types import Cause, FlowFailed
 
 TCP_CONNECTION_RESET = 0x00
 """The code of STOP_SENDING and RESET_STREAM on a flow (draft-piraux-quic-tunnel-tcp-00 and later)."""
@@ -38,53 +34,21 @@ class Stage(enum.IntEnum):
     """Nothing more is called; what the stream still brings is dropped."""
 
 
-class Receive(Protocol):
-    def __call__(self, data: bytes) -> None: ...
+cdef tuple _STAGES = tuple(Stage)
 
 
-class Write(Protocol):
-    def __call__(self, data: bytes | bytearray | memoryview) -> None: ...
-
-
-class Consume(Protocol):
-    def __call__(self, size: int) -> None: ...
-
-
-class Flow:
+cdef class Flow:
     """The common part of both ends; implements StreamHandler, and TunnelFlow for the program.
 
     forget: called once, when the flow needs no more attention.
     """
 
-    __slots__ = (
-        "_forget",
-        "_handler",
-        "_received_eof",
-        "_sending_complete",
-        "_stream",
-        "consumed",
-        "data_received",
-        "pause_writing",
-        "resume_writing",
-        "stage",
-        "was_refused",
-        "write",
-    )
-
-    # These are the hot path: they are replaced as the flow goes from stage to stage.
-    data_received: Receive
-    pause_writing: Callable[[], None]
-    resume_writing: Callable[[], None]
-    write: Write
-    consumed: Consume
-
-    def __init__(self, stream: Stream, handler: FlowHandler, forget: Callable[[Flow], None]) -> None:
+    def __init__(self, stream, handler, forget):
         self._stream = stream
         self._handler = handler
         self._forget = forget
-        self.stage = Stage.PREAMBLE
+        self._stage = PREAMBLE
         self.was_refused = False
-        """Whether an Error TLV was its end."""
         self._received_eof = False
         self._sending_complete = False
         self.consumed = stream.consumed
@@ -96,86 +60,94 @@ class Flow:
     # What the program calls.
 
     @property
-    def id(self) -> int:
+    def stage(self):
+        return _STAGES[self._stage]
+
+    @property
+    def id(self):
         """The stream ID."""
         return self._stream.id
 
     @property
-    def send_buffered(self) -> int:
+    def send_buffered(self):
         return self._stream.send_buffered
 
-    def set_handler(self, handler: FlowHandler) -> None:
+    def set_handler(self, handler):
         self._handler = handler
-        if self.stage is not Stage.OVER:
+        if self._stage != OVER:
             self._connect_handler()
 
-    def pump(self, descriptor: int, on_full: Callable[[], None], on_error: Callable[[OSError], None]) -> Pump | None:
-        return self._stream.pump(descriptor, on_full, on_error) if self.stage is Stage.OPEN else None
+    def pump(self, descriptor, on_full, on_error):
+        return self._stream.pump(descriptor, on_full, on_error) if self._stage == OPEN else None
 
-    def finish(self) -> None:
-        if self.stage is not Stage.OVER:
+    def finish(self):
+        if self._stage != OVER:
             self._stream.finish()
 
-    def reset(self) -> None:
-        if self.stage is not Stage.OVER:
+    def reset(self):
+        if self._stage != OVER:
             self._abandon()
 
     # What the stream calls; data_received, pause_writing and resume_writing are above.
 
-    def eof_received(self) -> None:
-        if self.stage is Stage.OVER:
+    def eof_received(self):
+        if self._stage == OVER:
             return
         self._received_eof = True
         self._handler.eof_received()
         self._end_when_both_finished()
 
-    def reset_received(self, code: int) -> None:
-        if self.stage is not Stage.OVER:
+    def reset_received(self, code):
+        if self._stage != OVER:
             self._stream.reset(TCP_CONNECTION_RESET)
             self._end(self._reset_failure())
 
-    def stop_received(self, code: int) -> None:
+    def stop_received(self, code):
         # RFC 9000 §3.5: STOP_SENDING is answered with RESET_STREAM, whatever has become of the flow.
         self._stream.reset(TCP_CONNECTION_RESET)
-        if self.stage is not Stage.OVER:
+        if self._stage != OVER:
             self._stream.stop_sending(TCP_CONNECTION_RESET)
             self._end(self._reset_failure())
 
-    def send_completed(self) -> None:
+    def send_completed(self):
         self._sending_complete = True
         self._end_when_both_finished()
 
-    def connection_lost(self, ended: Ended) -> None:
-        if self.stage is not Stage.OVER:
+    def connection_lost(self, ended):
+        if self._stage != OVER:
             self._end(FlowFailed(Cause.NETWORK_FAILURE, f"the tunnel's connection has ended: {ended}"))
 
     # What both ends share.
 
-    def _connect_handler(self) -> None:
+    cdef int _connect_handler(self) except -1:
         """Let data and backpressure go to the handler without a call in between."""
         self.data_received = self._handler.data_received
         self.pause_writing = self._handler.pause_writing
         self.resume_writing = self._handler.resume_writing
         # An engine may have kept the methods that stood here before.
         self._stream.set_handler(self)
+        return 0
 
-    def _end_when_both_finished(self) -> None:
+    cdef int _end_when_both_finished(self) except -1:
         # The acknowledgement of our FIN is waited for: until then the peer can still answer it with a reset.
-        if self.stage is Stage.OPEN and self._received_eof and self._sending_complete:
+        if self._stage == OPEN and self._received_eof and self._sending_complete:
             self._end(None)
+        return 0
 
-    def _abandon(self) -> None:
+    cdef int _abandon(self) except -1:
         self._stream.stop_sending(TCP_CONNECTION_RESET)
         self._stream.reset(TCP_CONNECTION_RESET)
         self._become_over()
+        return 0
 
-    def _end(self, error: FlowFailed | None) -> None:
+    cdef int _end(self, error) except -1:
         handler = self._handler
         self._become_over()
         handler.flow_ended(error)
+        return 0
 
-    def _become_over(self) -> None:
-        self.stage = Stage.OVER
+    cdef int _become_over(self) except -1:
+        self._stage = OVER
         self._handler = NO_HANDLER
         self.write = _write_nothing
         # Nothing here may lead back to the flow: thousands that only the collector finds cost more than their opening.
@@ -184,45 +156,51 @@ class Flow:
         # The program may still return credit for what it was given.
         self._stream.set_handler(self)
         self._forget(self)
+        return 0
 
-    def _reset_failure(self) -> FlowFailed:
-        when = "" if self.stage is Stage.OPEN else "before it was open"
+    cdef object _reset_failure(self):
+        when = "" if self._stage == OPEN else "before it was open"
         return FlowFailed(Cause.RESET, when)
 
 
 class NoHandler:
     """The handler of a flow that has none (any more)."""
 
-    __slots__ = ()
+    def connected(self, bound):
+        pass
 
-    def connected(self, bound: BoundAddress) -> None: ...
+    def data_received(self, data):
+        pass
 
-    def data_received(self, data: bytes) -> None: ...
+    def eof_received(self):
+        pass
 
-    def eof_received(self) -> None: ...
+    def pause_writing(self):
+        pass
 
-    def pause_writing(self) -> None: ...
+    def resume_writing(self):
+        pass
 
-    def resume_writing(self) -> None: ...
-
-    def flow_ended(self, error: FlowFailed | None) -> None: ...
+    def flow_ended(self, error):
+        pass
 
 
 NO_HANDLER = NoHandler()
 
 
-def refuse_to_write(data: bytes | bytearray | memoryview) -> None:
+def refuse_to_write(data):
     raise LocalError("a concentrator writes to a flow after it has accepted it")
 
 
-def _write_nothing(data: bytes | bytearray | memoryview) -> None:
+def _write_nothing(data):
     """A flow that is over takes bytes and drops them, as a stream does after its session's end."""
 
 
-def _nothing() -> None: ...
+def _nothing():
+    pass
 
 
-def _discard(stream: Stream, data: bytes) -> None:
+def _discard(stream, data):
     """Data that nobody wants, and STOP_SENDING so that no more of it comes."""
     stream.consumed(len(data))
     stream.stop_sending(TCP_CONNECTION_RESET)

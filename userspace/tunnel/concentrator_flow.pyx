@@ -5,56 +5,39 @@ Error TLV that the draft names, End and FIN; the connection lives on. What a cli
 without credit, until the program has set a handler.
 """
 
-from __future__ import annotations
+from ..quic.errors import LocalError
 
-from typing import Protocol
+from .flow cimport OPEN, OVER, PENDING, PREAMBLE, REFUSED, Flow
 
-from ..quic.errors import Ended, LocalError
-from ..quic.types import Stream
 from .causes import error_from_cause
-from .flow import NO_HANDLER, TCP_CONNECTION_RESET, Flow, Stage, refuse_to_write
+from .flow import NO_HANDLER, TCP_CONNECTION_RESET, refuse_to_write
 from .preamble import PLAIN_REQUEST, RequestReader, answer_accepted, answer_error, plain_request
-from .tlv import TLVError, Wire
-from .types import BoundAddress, Cause, Destination, FlowFailed, FlowHandler
+from .tlv import TLVError
+from .types import Cause, Destination
 
 
-class FlowOwner(Protocol):
-    """What a flow asks of its tunnel."""
-
-    def admit(self, size: int) -> bool:
-        """Whether size more octets of a flow may be held or looked at: before authentication there is a limit."""
-
-    def request_complete(self, flow: ConcentratorFlow) -> None:
-        """The request is read: tell the program, refuse it, or wait for authentication."""
-
-    def flow_left_pending(self, flow: ConcentratorFlow, *, accepted: bool) -> None:
-        """The request is answered, or needs no answer any more."""
-
-    def flow_over(self, flow: Flow) -> None:
-        """The flow needs no more attention."""
-
-    def request_broken(self, error: TLVError) -> None:
-        """A request was answered with a protocol error: for the counters."""
-
-
-class ConcentratorFlow(Flow):
+cdef class ConcentratorFlow(Flow):
     """A flow that a client opened; implements IncomingFlow."""
 
-    __slots__ = ("_early", "_early_eof", "_early_pause", "_failure", "_owner", "_reader", "_wire", "destination")
+    cdef readonly object destination
+    cdef object _owner
+    cdef object _wire
+    cdef object _reader
+    cdef list _early
+    cdef bint _early_eof
+    cdef bint _early_pause
+    cdef object _failure            # Why the flow was over before it had a handler.
 
-    destination: Destination
-
-    def __init__(self, stream: Stream, wire: Wire, owner: FlowOwner) -> None:
-        super().__init__(stream, NO_HANDLER, owner.flow_over)
+    def __init__(self, stream, wire, owner):
+        Flow.__init__(self, stream, NO_HANDLER, owner.flow_over)
         self._owner = owner
         self._wire = wire
-        self._reader: RequestReader | None = None
+        self._reader = None
         self.destination = _NOWHERE
-        self._early: list[bytes] = []
+        self._early = []
         self._early_eof = False
         self._early_pause = False
-        self._failure: FlowFailed | None = None
-        """Why the flow was over before it had a handler."""
+        self._failure = None
         self.write = refuse_to_write
         self.data_received = self._receive_request
         self.pause_writing = self._pause_early
@@ -63,9 +46,9 @@ class ConcentratorFlow(Flow):
 
     # What the program calls.
 
-    def set_handler(self, handler: FlowHandler) -> None:
+    def set_handler(self, handler):
         """What has arrived so far is delivered before this returns."""
-        if self.stage is Stage.OVER or self.stage is Stage.REFUSED:
+        if self._stage == OVER or self._stage == REFUSED:
             failure, self._failure = self._failure, None
             if failure is not None:
                 handler.flow_ended(failure)
@@ -82,83 +65,84 @@ class ConcentratorFlow(Flow):
         if early_eof:
             self.eof_received()
 
-    def accept(self, bound: BoundAddress) -> None:
+    def accept(self, bound):
         """Nothing when the flow is over by now. Raises LocalError when it was accepted before."""
-        if self.stage in (Stage.OVER, Stage.REFUSED):
+        if self._stage == OVER or self._stage == REFUSED:
             return
-        if self.stage is not Stage.PENDING:
+        if self._stage != PENDING:
             raise LocalError(f"flow {self.id} cannot be accepted in stage {self.stage.name.lower()}")
         self._stream.write(answer_accepted(bound, self._wire))
-        self.stage = Stage.OPEN
+        self._stage = OPEN
         self.write = self._stream.write
         self._owner.flow_left_pending(self, accepted=True)
 
-    def refuse(self, cause: Cause, detail: str = "", icmp: bytes = b"") -> None:
+    def refuse(self, cause, detail="", icmp=b""):
         """Nothing when the flow is over by now; ``flow_ended`` is not called. Raises LocalError after ``accept``."""
-        if self.stage in (Stage.OVER, Stage.REFUSED):
+        if self._stage == OVER or self._stage == REFUSED:
             return
-        if self.stage is Stage.OPEN:
+        if self._stage == OPEN:
             raise LocalError(f"flow {self.id} is accepted and can only be reset")
-        self._answer_error(*error_from_cause(cause, icmp, self._wire))
+        code, payload = error_from_cause(cause, icmp, self._wire)
+        self._answer_error(code, payload)
 
-    def finish(self) -> None:
-        if self.stage is Stage.PREAMBLE or self.stage is Stage.PENDING:
+    def finish(self):
+        if self._stage == PREAMBLE or self._stage == PENDING:
             raise LocalError("a concentrator finishes a flow after it has accepted it")
-        super().finish()
+        Flow.finish(self)
 
-    def reset(self) -> None:
+    def reset(self):
         # A refused flow is over for the program, while its Error TLV is still on its way.
-        if self.stage is not Stage.REFUSED:
-            super().reset()
+        if self._stage != REFUSED:
+            Flow.reset(self)
 
     # What the stream calls.
 
-    def eof_received(self) -> None:
-        if self.stage is Stage.PREAMBLE:
+    def eof_received(self):
+        if self._stage == PREAMBLE:
             self._received_eof = True
             try:
                 (self._reader or RequestReader(self._wire)).receive_eof()
             except TLVError as error:
                 self._answer_broken(error)
-        elif self.stage is Stage.REFUSED:
+        elif self._stage == REFUSED:
             self._received_eof = True
-        elif self.stage is not Stage.OVER and self._handler is NO_HANDLER:
+        elif self._stage != OVER and self._handler is NO_HANDLER:
             self._early_eof = True
         else:
-            super().eof_received()
+            Flow.eof_received(self)
 
-    def reset_received(self, code: int) -> None:
-        if self.stage is Stage.REFUSED:
+    def reset_received(self, code):
+        if self._stage == REFUSED:
             # The client's answer to our Error TLV, or a reset that crossed it: the Error still has to arrive.
             self._received_eof = True
         else:
-            super().reset_received(code)
+            Flow.reset_received(self, code)
 
-    def send_completed(self) -> None:
-        if self.stage is Stage.REFUSED:
+    def send_completed(self):
+        if self._stage == REFUSED:
             # Not earlier: a STOP_SENDING that overtook the Error TLV would be taken for a TCP RST. When the client has
             # ended its direction nothing is sent, but data that the program was given and kept is credited.
             self._stream.stop_sending(TCP_CONNECTION_RESET)
             self._become_over()
         else:
-            super().send_completed()
+            Flow.send_completed(self)
 
-    def stop_received(self, code: int) -> None:
-        if self.stage is Stage.REFUSED:
+    def stop_received(self, code):
+        if self._stage == REFUSED:
             self._stream.reset(TCP_CONNECTION_RESET)
             self._become_over()
         else:
-            super().stop_received(code)
+            Flow.stop_received(self, code)
 
-    def connection_lost(self, ended: Ended) -> None:
-        if self.stage is Stage.REFUSED:
+    def connection_lost(self, ended):
+        if self._stage == REFUSED:
             self._become_over()
         else:
-            super().connection_lost(ended)
+            Flow.connection_lost(self, ended)
 
     # The request.
 
-    def _receive_request(self, data: bytes) -> None:
+    def _receive_request(self, data):
         if not self._owner.admit(len(data)):
             self._stream.consumed(len(data))
             self.refuse(Cause.NOT_AUTHENTICATED)
@@ -184,14 +168,14 @@ class ConcentratorFlow(Flow):
                 return
             assert reader.destination is not None
             self.destination = reader.destination
-        self.stage = Stage.PENDING
+        self._stage = PENDING
         self.data_received = self._hold
         self._stream.set_handler(self)
         if rest:
             self._early.append(rest)
         self._owner.request_complete(self)
 
-    def _hold(self, data: bytes) -> None:
+    def _hold(self, data):
         """Data behind a request that has no handler yet; its credit is kept back."""
         if self._owner.admit(len(data)):
             self._early.append(data)
@@ -199,15 +183,16 @@ class ConcentratorFlow(Flow):
             self._stream.consumed(len(data))
             self.refuse(Cause.NOT_AUTHENTICATED)
 
-    def _answer_broken(self, error: TLVError) -> None:
+    cdef int _answer_broken(self, error) except -1:
         self._owner.request_broken(error)
         self._answer_error(int(error.cause), error.payload)
+        return 0
 
-    def _answer_error(self, code: int, payload: bytes) -> None:
-        was_pending = self.stage is Stage.PENDING
+    cdef int _answer_error(self, code, payload) except -1:
+        was_pending = self._stage == PENDING
         self._stream.write(answer_error(code, payload))
         self._stream.finish()
-        self.stage = Stage.REFUSED
+        self._stage = REFUSED
         self.was_refused = True
         self._handler = NO_HANDLER
         self.data_received = self._drop
@@ -217,28 +202,31 @@ class ConcentratorFlow(Flow):
         self._early.clear()
         if was_pending:
             self._owner.flow_left_pending(self, accepted=False)
+        return 0
 
-    def _drop(self, data: bytes) -> None:
+    def _drop(self, data):
         self._stream.consumed(len(data))
 
-    def _end(self, error: FlowFailed | None) -> None:
+    cdef int _end(self, error) except -1:
         if self._handler is NO_HANDLER:
             self._failure = error
-        super()._end(error)
+        Flow._end(self, error)
+        return 0
 
-    def _become_over(self) -> None:
-        was_pending = self.stage is Stage.PENDING
+    cdef int _become_over(self) except -1:
+        was_pending = self._stage == PENDING
         for data in self._early:
             self._stream.consumed(len(data))
         self._early.clear()
-        super()._become_over()
+        Flow._become_over(self)
         if was_pending:
             self._owner.flow_left_pending(self, accepted=False)
+        return 0
 
-    def _pause_early(self) -> None:
+    def _pause_early(self):
         self._early_pause = True
 
-    def _resume_early(self) -> None:
+    def _resume_early(self):
         self._early_pause = False
 
 
