@@ -25,7 +25,6 @@ from .connection import Client, Ending, Outcome, Phase, Statistics
 from .deadlines import Deadlines
 from .epolled import accept
 from .hosts import format_authority
-from .http_session import serve_http
 from .opening import Opening
 from .sockets import receive, reset
 from .socks_session import serve_socks4, serve_socks5
@@ -373,7 +372,7 @@ class Listener:
         # Every method in use begins with a letter, and no letter is 4 or 5.
         if chr(first).isalpha() and first < 0x80 and "http" in served:
             statistics.http += 1
-            return serve_http
+            return _serve_http()
         return None
 
     def _warn(self, kind: str, text: str) -> None:
@@ -381,6 +380,12 @@ class Listener:
         if now - self._warned.get(kind, -WARNING_INTERVAL) >= WARNING_INTERVAL:
             self._warned[kind] = now
             self._on_event(kind, text)
+
+
+def _serve_http() -> Callable[[Client, bytes, float], Coroutine[Any, Any, Outcome]]:
+    from .http_session import serve_http  # In the memory of those who speak HTTP.
+
+    return serve_http
 
 
 def _open_spare() -> int | None:

@@ -8,7 +8,6 @@ silence. All errors of a file are collected, so that ``quicsocks check`` can lis
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from .config_schema import (
     Setting,
 )
 from .link import is_name
+from .spelling import nearest
 from .state import StateError, is_handed_in, reason
 
 FORMAT_VERSION = 1
@@ -174,12 +174,12 @@ class _Reader:
         if key in {name.partition(".")[0] for name in names if "." in name}:
             self._error(where, f"{key} must be a table: [{'.'.join((*place, key))}]")
             return
-        near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.6)
+        near = nearest(key, sorted(names))
         home = _home_of(key)
         if home is not None:
             hint = f"; it belongs into {_shown_place(home)}"
         elif near:
-            hint = f"; did you mean {near[0]}?"
+            hint = f"; did you mean {near}?"
         else:
             hint = f"; the keys here are: {', '.join(sorted(names))}"
         self._error(where, f"unknown key {key}{f' in [{chr(46).join(place)}]' if place else ''}{hint}")

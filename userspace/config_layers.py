@@ -7,7 +7,6 @@ first, because a deny rule in a file must not vanish behind a flag.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from .config_schema import (
 )
 from .link import MAX_LINK
 from .settings import Rule
+from .spelling import nearest
 from .state import StateError, read_private
 
 PREFIX = "QUICSOCKS_"
@@ -194,9 +194,9 @@ class Resolver:
                 known.add(f"{setting.variable}_FILE")
         for name in sorted(self._environ):
             if name.startswith(PREFIX) and name not in known:
-                near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.85)
+                near = nearest(name, sorted(known), cutoff=0.85)
                 if near:
-                    self.remarks.append(f"the variable {name} is not known and ignored; did you mean {near[0]}?")
+                    self.remarks.append(f"the variable {name} is not known and ignored; did you mean {near}?")
 
 
 def _shows_password(setting: Setting, value: object) -> bool:

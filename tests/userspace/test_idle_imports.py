@@ -34,9 +34,11 @@ RARE = [
     "quicsocks.userspace.quic.aioquic_internals.connection", "quicsocks.userspace.quic.aioquic_internals.sending",
     # Configuration files, proxies beyond or instead of ours, names with other letters than ASCII's.
     "tomllib", "quicsocks.userspace.chain.inbound", "quicsocks.userspace.chain.upstream", "encodings.idna", "stringprep",
+    # Front doors that nobody has knocked at.
+    "h11", "quicsocks.socks.http_session",
     # What some of the above or of other commands drag in.
-    "csv", "ctypes", "email.message", "getpass", "http.client", "importlib.metadata", "importlib.resources", "platform",
-    "pylsqpack", "tempfile", "typing_extensions", "unicodedata", "urllib.request", "zipfile",
+    "csv", "ctypes", "difflib", "email.message", "getpass", "http.client", "importlib.metadata", "importlib.resources",
+    "platform", "pylsqpack", "tempfile", "typing_extensions", "unicodedata", "urllib.request", "zipfile",
 ]  # fmt: skip
 
 

@@ -7,13 +7,13 @@ UsageError with one line, not argparse's page.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..config import Options
 from ..config_schema import COMMON_SETTINGS, Kind, Scope, Setting
+from ..spelling import nearest
 
 COMMANDS = (
     "concentrator", "run", "link", "client", "check", "env", "status", "qlog", "demo", "version", "completion",
@@ -37,8 +37,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Say of an unknown command which one may be meant; argparse would list them all."""
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            near = difflib.get_close_matches(str(value), list(action.choices), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(action.choices)}"
+            near = nearest(str(value), action.choices)
+            hint = f"did you mean {near}?" if near else f"there are: {', '.join(action.choices)}"
             raise UsageError(f"{self.prog} has no command {value}; {hint}")
         super()._check_value(action, value)
 
@@ -88,8 +88,8 @@ def parse(parser: Parser, words: list[str]) -> argparse.Namespace:
     if not flag.startswith("-"):
         raise UsageError(f"there is one word too many: {flag}; see: {command.prog} --help")
     known = [option for action in command._actions for option in action.option_strings]
-    near = difflib.get_close_matches(flag, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"see: {command.prog} --help"
+    near = nearest(flag, known)
+    hint = f"did you mean {near}?" if near else f"see: {command.prog} --help"
     raise UsageError(f"{command.prog} has no flag {flag}; {hint}")
 
 
