@@ -184,6 +184,17 @@ cdef class Bbr(DeliveryRate):
         self._undo_losses = 0
         self.window = _min_pipe(self)
 
+    cdef void on_retransmission_timeout(self, bint again, double now) noexcept:
+        # OnEnterRTO; what is known of the losses stays, so that it can be undone.
+        if not again:
+            _save_window(self)
+        self.window = _min_pipe(self)
+
+    cdef void undo(self, double now) noexcept:
+        self.window = max(self.window, self._prior_window)
+        self._undo_losses = min(self._undo_losses, <uint64_t>1)
+        self.on_spurious_loss(now, now)
+
     cdef void on_congestion_marks(self, uint64_t marks, double newest_sent_at, double now) noexcept:
         if marks and newest_sent_at > self._marked_at:
             self._marked_at = now
@@ -587,13 +598,3 @@ cdef void _set_window(Bbr self, uint64_t in_flight) noexcept:
         cap = self._inflight_longterm
     cap = max(min(cap, self._inflight_shortterm), _min_pipe(self))
     self.window = min(self.window, cap)
-
-
-cdef uint64_t _next_random(Bbr self) noexcept:
-    # SplitMix64 (Steele, Lea and Flood, 2014): wrapping is defined, for it is unsigned.
-    cdef uint64_t mixed
-    self._random += <uint64_t>0x9e3779b97f4a7c15
-    mixed = self._random
-    mixed = (mixed ^ (mixed >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    mixed = (mixed ^ (mixed >> 27)) * <uint64_t>0x94d049bb133111eb
-    return mixed ^ (mixed >> 31)

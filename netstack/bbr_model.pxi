@@ -1,4 +1,4 @@
-# The model of the path (draft-ietf-ccwg-bbr §5.5): a part of ``bbr.pyx``, which includes it.
+# The model of the path (draft-ietf-ccwg-bbr §5.5), and dice: a part of ``bbr.pyx``, which includes it.
 
 
 cdef void _update_round(Bbr self) noexcept:
@@ -126,3 +126,13 @@ cdef void _update_congestion_signals(Bbr self) noexcept:
             self._inflight_latest, <uint64_t>(BETA * <double>self._inflight_shortterm)
         )
     self._loss_in_round = False
+
+
+cdef uint64_t _next_random(Bbr self) noexcept:
+    # SplitMix64 (Steele, Lea and Flood, 2014): wrapping is defined, for it is unsigned.
+    cdef uint64_t mixed
+    self._random += <uint64_t>0x9e3779b97f4a7c15
+    mixed = self._random
+    mixed = (mixed ^ (mixed >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
+    mixed = (mixed ^ (mixed >> 27)) * <uint64_t>0x94d049bb133111eb
+    return mixed ^ (mixed >> 31)
