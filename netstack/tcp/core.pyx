@@ -71,7 +71,7 @@ cdef class Core(Endpoint):
 
     cdef double rto(self) noexcept:
         # RFC 6298 §2, §5.5.
-        cdef double seconds = self.owner.limits.initial_rto
+        cdef double seconds = self.rtt.smoothed     # What it was given at first, while there is no sample.
         if self.rtt.sampled:
             seconds = self.rtt.timeout(self.owner.limits.minimum_rto)
         seconds *= <double>(<uint64_t>1 << min(self.backoff, <uint32_t>MOST_BACKOFF))
