@@ -199,6 +199,17 @@ cdef class Bbr(DeliveryRate):
         self._undo_losses = 0
         self.window = _min_pipe(self)
 
+    cdef void on_retransmission_timeout(self, bint again, double now) noexcept:
+        # OnEnterRTO; what is known of the losses stays, so that it can be undone.
+        if not again:
+            _save_window(self)
+        self.window = _min_pipe(self)
+
+    cdef void undo(self, double now) noexcept:
+        self.window = max(self.window, self._prior_window)
+        self._undo_losses = min(self._undo_losses, <uint64_t>1)
+        self.on_spurious_loss(now, now)
+
     cdef void on_congestion_marks(self, uint64_t marks, double newest_sent_at, double now) noexcept:
         if marks and newest_sent_at > self._marked_at:
             self._marked_at = now

@@ -39,6 +39,12 @@ cdef class Controller:
     cdef void on_congestion_marks(self, uint64_t marks, double newest_sent_at, double now) noexcept
     # A packet declared lost was acknowledged after all; sent_at: when it was sent.
     cdef void on_spurious_loss(self, double sent_at, double now) noexcept
+    # TCP's retransmission timeout (RFC 5681 §3.1), within an update; again: of a segment that has timed out before.
+    cdef void on_retransmission_timeout(self, bint again, double now) noexcept
+    # The last reduction of any kind was a mistake as a whole (RFC 4015, RFC 5682).
+    cdef void undo(self, double now) noexcept
+    # No more than so many octets for now: behind an idle time (RFC 5681 §4.1) or a lost SYN (§3.1).
+    cdef void restrict(self, uint64_t window, double now) noexcept
     cdef void set_mss(self, uint32_t mss) noexcept
     # A new path (RFC 9000 §9.4): begin anew.
     cdef void reset(self, double now) noexcept

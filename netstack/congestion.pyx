@@ -52,6 +52,15 @@ cdef class Controller:
     cdef void on_spurious_loss(self, double sent_at, double now) noexcept:
         pass
 
+    cdef void on_retransmission_timeout(self, bint again, double now) noexcept:
+        pass
+
+    cdef void undo(self, double now) noexcept:
+        pass
+
+    cdef void restrict(self, uint64_t window, double now) noexcept:
+        pass
+
     cdef void set_mss(self, uint32_t mss) noexcept:
         # A window that has not moved yet is the initial one in the new unit (RFC 9002 §7.2); any other stays, above the
         # minimum.

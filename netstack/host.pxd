@@ -17,6 +17,7 @@ cdef struct Name:
     uint16_t local_port
     uint16_t remote_port
     uint8_t protocol
+    uint8_t unused[3]       # 0: names are compared as a whole, and compilers need not copy what has no name
 
 cdef struct Report:
     # An ICMP error about a packet that this stack has sent, as far as it quotes it (RFC 792, RFC 4443).

@@ -100,6 +100,30 @@ cdef class LossBased(Controller):
         self._undo.valid = False
         self._acked = 0
 
+    cdef void on_retransmission_timeout(self, bint again, double now) noexcept:
+        # RFC 5681 §3.1: the threshold comes down once for a segment, however often it times out.
+        if not again:
+            _remember(self)
+            self._lost_packets = self._lost_now
+            self._reduce(now)
+            self._threshold = max(self.window, <uint64_t>MINIMUM * self.mss)
+        self.window = self.mss
+        self._recovery_began = self._last_sent
+        self._slow_rounds = 0
+        self._acked = 0
+        self._newest_lost = -INFINITY_      # One event, not two.
+
+    cdef void undo(self, double now) noexcept:
+        if self._undo.valid:
+            self._restore()
+
+    cdef void restrict(self, uint64_t window, double now) noexcept:
+        if window >= self.window:
+            return
+        if self._threshold != UNLIMITED:
+            self._threshold = max(self._threshold, self.window // 4 * 3)    # What was reached is reached again sooner.
+        self.window = window
+
     cdef void on_congestion_marks(self, uint64_t marks, double newest_sent_at, double now) noexcept:
         if marks and newest_sent_at > self._recovery_began:
             _congestion_event(self, now)
@@ -150,11 +174,15 @@ cdef class LossBased(Controller):
         return "conservative" if self._slow_rounds else "yes"
 
 
-cdef void _congestion_event(LossBased self, double now) noexcept:
+cdef void _remember(LossBased self) noexcept:
     self._undo.valid = True
     self._undo.window = self.window
     self._undo.threshold = self._threshold
     self._undo.recovery_began = self._recovery_began
+
+
+cdef void _congestion_event(LossBased self, double now) noexcept:
+    _remember(self)
     self._recovery_began = self._last_sent
     self._slow_rounds = 0
     self._reduce(now)

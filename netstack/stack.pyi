@@ -3,6 +3,8 @@ from dataclasses import dataclass
 
 from .echo import Echo
 from .host import Host
+from .tcp.tcp import Tcp
+from .tcp.types import Options
 from .udp import Address, Udp, UdpLimits
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +16,7 @@ class StackOptions:
     addresses: tuple[Address | str, ...] = ()
     takes_all: bool = False
     mtu: int = 1280
-    tcp: object = None
+    tcp: Options | None = None
     udp: UdpLimits | None = None
 
 class Stack(Host):
@@ -26,6 +28,7 @@ class Stack(Host):
 
     options: StackOptions
     udp: Udp
+    tcp: Tcp
     echo: Echo
     on_foreign: Callable[[bytes], None] | None
     """Called for each packet to an address that is not the stack's, with the packet; by default they are dropped."""

@@ -23,6 +23,7 @@ from .messages cimport (
     UNREACHABLE, UNREACHABLE6, is_intact, may_answer, read_report, write_message,
 )
 from .queue cimport make_queue
+from .tcp.tcp cimport make_tcp
 from .udp cimport Udp
 
 cdef double NEVER = float("inf")
@@ -86,6 +87,7 @@ cdef class Stack(Host):
         self.mtu = <uint32_t>options.mtu
         self.udp = Udp(self, options.udp)
         self.echo = Echo(self)
+        self.tcp = make_tcp(self, options.tcp)
 
     def __dealloc__(self):
         free(self._local)

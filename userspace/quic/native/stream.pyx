@@ -4,37 +4,19 @@ Credit follows consumption: the peer's limits are raised only for octets that th
 never be. Callbacks are made by ``tell``, which the session calls from the loop for every stream that is ``touched``.
 """
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memset
 
 import os
 
+from quicsocks.netstack.descriptor cimport drain_into, fill_from
 from quicsocks.netstack.receive_buffer cimport ReceiveBuffer
 from quicsocks.netstack.send_buffer cimport SendBuffer
 
 from ..errors import LocalError
 
 
-cdef extern from "<sys/socket.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-
-    struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-
-    int MSG_DONTWAIT
-    int MSG_NOSIGNAL
-    ssize_t recvmsg(int descriptor, msghdr* message, int flags)
-    ssize_t sendmsg(int descriptor, const msghdr* message, int flags)
-
 cdef enum:
-    READ_BLOCKS = 8
-    # Blocks that are filled by one read when the one before filled its own: 128 KiB.
-    WRITE_BLOCKS = 16
-    # Blocks given to one write: 256 KiB.
     GROWTH_RTTS = 4
     # Round trips in which a window must have been consumed to grow: one for the data, one for the credit, and as many
     # for readers that work in bursts.
@@ -363,37 +345,18 @@ cdef class Pump:
         """Take what the socket has into the stream, at most 128 KiB. Octets; 0 at the end, -1 when there is nothing now.
         Raises OSError. Calls ``pause_writing`` of the stream's handler as ``write`` of the stream does."""
         cdef Stream stream = self._stream
-        cdef iovec pieces[READ_BLOCKS]
-        cdef msghdr message
-        cdef uint64_t at
-        cdef size_t room = 0, wanted = 0
         cdef ssize_t size
-        cdef int count = 0, error
+        cdef int error = 0
+        cdef bint filled = False
         if stream is None or stream._owner.ended is not None or stream.out.finished or stream.reset_wanted:
             return -1
-        at = stream.out.end
-        while count < (READ_BLOCKS if self._many else 1):
-            pieces[count].iov_base = stream.out.blocks.room(at, &room)
-            pieces[count].iov_len = room
-            at += room
-            wanted += room
-            count += 1
-        memset(&message, 0, sizeof(message))
-        message.msg_iov = pieces
-        message.msg_iovlen = <size_t>count
-        size = recvmsg(self._descriptor, &message, MSG_DONTWAIT)
-        error = errno
-        if size < <ssize_t>wanted:
-            stream.out.blocks.drop_above(stream.out.end + <uint64_t>(size if size > 0 else 0))
-            if stream.out.floor == stream.out.end and size <= 0:
-                stream.out.blocks.trim()
+        size = fill_from(stream.out, self._descriptor, self._many, &filled, &error)
         if size < 0:
-            if error == EAGAIN or error == EINTR:
+            if error == EAGAIN:
                 return -1
             raise OSError(error, os.strerror(error))
-        self._many = <size_t>size == wanted
+        self._many = filled
         if size:
-            stream.out.end += <uint64_t>size
             self.sent += <uint64_t>size
             self.active_at = stream._owner.now
             _written(stream)
@@ -424,35 +387,8 @@ cdef class Pump:
 cdef int _pump_out(Pump self) except -1:
     # What has arrived in order, into the socket, as much as it takes; credit for it.
     cdef Stream stream = self._stream
-    cdef iovec pieces[WRITE_BLOCKS]
-    cdef msghdr message
-    cdef uint64_t at, taken = 0
-    cdef size_t room = 0, wanted
-    cdef ssize_t size
-    cdef int count, error = 0
-    memset(&message, 0, sizeof(message))
-    message.msg_iov = pieces
-    while stream.into.available():
-        at = stream.into.taken
-        count = 0
-        wanted = 0
-        while at < stream.into.ready and count < WRITE_BLOCKS:
-            pieces[count].iov_base = stream.into.blocks.at(at, &room)
-            if room > stream.into.ready - at:
-                room = <size_t>(stream.into.ready - at)
-            pieces[count].iov_len = room
-            at += room
-            wanted += room
-            count += 1
-        message.msg_iovlen = <size_t>count
-        size = sendmsg(self._descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
-        if size < 0:
-            error = errno
-            if error == EINTR:
-                continue
-            break
-        stream.into.skip(<size_t>size)
-        taken += <uint64_t>size
+    cdef int error = 0
+    cdef uint64_t taken = drain_into(stream.into, self._descriptor, &error)
     if taken:
         self.received += taken
         self.active_at = stream._owner.now
