@@ -26,7 +26,8 @@ cdef class Acking(PathMtu):
             return 0        # Old, and its SACK blocks with it.
         self.window_told(header, ack, offset, now)
         if self.segments.first == self.segments.next:
-            return 0        # Nothing is waited for.
+            # Nothing is waited for. But it may say that something was sent for nothing.
+            return _take_late_duplicate(self, header, ack, now) if header.sack_count and self.sacking else 0
         # RFC 5681 §2
         duplicate = not advanced and not header.size and not header.flags & (SYN | FIN) and self.snd_wnd == former_window
         pipe = self.pipe()
@@ -142,6 +143,15 @@ cdef int _take_sacks(Acking self, const Header* header, int64_t ack, double now)
         stop = ack + distance(header.acknowledgement, header.sacks[index].stop)
         if ack < start < stop <= self.snd_nxt:
             _take_sack(self, header, start, stop, now)
+    return 0
+
+
+cdef int _take_late_duplicate(Acking self, const Header* header, int64_t ack, double now) except -1:
+    self._told_duplicate = False
+    _take_sacks(self, header, ack, now)
+    self.tail_loss_repaired(ack, True)
+    if self.undo_possible and self.undo_any and not self.undo_resent:
+        return self.undo(now)
     return 0
 
 

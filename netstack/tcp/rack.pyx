@@ -121,8 +121,7 @@ cdef class Rack(Core):
             pto = 2.0 * self.rtt.smoothed
             if self.segments.next - self.segments.first == 1:
                 pto += WORST_DELAY
-        if now + pto < self.rto_at:
-            self.tlp_at = now + pto
+        self.tlp_at = min(now + pto, self.rto_at)
         return 0
 
     cdef int on_tail_timer(self, double now) except -1:

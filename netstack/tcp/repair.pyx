@@ -107,8 +107,8 @@ cdef class Repairing(Rack):
             if safe:
                 count += self.mss
             count = min(count, self.ssthresh - flight)
-        if not self.prr_out and not count:
-            count = self.mss        # The first retransmission leaves in any case.
+        if not self.prr_out:
+            count = max(count, <uint64_t>self.mss)      # The first retransmission leaves in any case.
         self.cwnd = flight + count
         return 0
 
@@ -136,7 +136,7 @@ cdef class Repairing(Rack):
             self.stuck_since = now
         if self.snd_wnd == 0 and self.heard_at > self.stuck_since:
             self.stuck_since = self.heard_at    # MUST-34, MUST-37: it has shut its window, and is alive.
-        if now - self.stuck_since >= self.user_timeout:
+        if now >= self.stuck_since + self.user_timeout:     # The timer's own sum.
             return self.end(reason_of("TIMED_OUT", self.soft_error))
         self.traffic.timeouts += 1
         self.tlp_at = self.reorder_at = NEVER
