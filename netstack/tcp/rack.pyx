@@ -101,6 +101,7 @@ cdef class Rack(Core):
         cdef Segment* segment = self.segments.get(number)
         self.segments.mark_lost(number)
         if segment.marks & PROBE:
+            segment.marks &= ~PROBE & 0xff
             return self.mtu_probe_lost(segment.size, now)
         self._newly_lost += 1
         self.controller.on_lost(&segment.sample, now)

@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from .core cimport LOSS, OPEN, RECOVERY, SYN_RECEIVED, SYN_SENT, reason_of
 from .header cimport Header
 from .rack cimport Rack
-from .segments cimport LOST, NO_SEGMENT, RESENT, SACKED, Segment
+from .segments cimport LOST, NO_SEGMENT, PROBE, RESENT, SACKED, Segment
 
 cdef double NEVER = float("inf")
 cdef enum:
@@ -148,7 +148,9 @@ cdef class Repairing(Rack):
             number = self.segments.oldest
             segment = self.segments.get(number)
             self.controller.on_lost(&segment.sample, now)
+            segment.marks &= ~PROBE & 0xff
             self.segments.mark_lost(number)
+        self.mtu_probe_out = False
         self.segments.split(self.mss)           # An MTU probe among them.
         self.controller.on_retransmission_timeout(again, now)
         self.controller.end_update(0, now)
