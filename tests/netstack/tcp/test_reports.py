@@ -23,7 +23,7 @@ def report(peer: Peer, kind: int, code: int, segment: Segment, *, mtu: int = 0, 
     number = segment.raw_seq if seq is None else seq
     head = peer.stack_port.to_bytes(2, "big") + peer.port.to_bytes(2, "big") + number.to_bytes(4, "big") + bytes(12)
     if ":" in peer.here:
-        quoted = IPv6(src=peer.here, dst=peer.there, nh=6) / Raw(head)
+        quoted: Any = IPv6(src=peer.here, dst=peer.there, nh=6) / Raw(head)
         outer: Any = IPv6(src=ROUTER6, dst=peer.here)
         error = ICMPv6PacketTooBig(mtu=mtu) if kind == 2 else ICMPv6DestUnreach(type=kind, code=code)
         packet = bytes(outer / error / quoted)
