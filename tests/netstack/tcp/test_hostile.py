@@ -55,9 +55,9 @@ def state(chance: random.Random) -> Peer:
 
 def act(peer: Peer, chance: random.Random) -> None:
     """Something that an application may do."""
-    connection = peer.connection
-    if connection is None:
+    if not peer.tcp.connections() or not hasattr(peer.connection, "write"):
         return
+    connection = peer.connection
     try:
         match chance.randrange(12):
             case 0 | 1 | 2:
