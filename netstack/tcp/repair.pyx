@@ -14,7 +14,7 @@ from .segments cimport LOST, NO_SEGMENT, PROBE, RESENT, SACKED, Segment
 
 cdef double NEVER = float("inf")
 cdef enum:
-    R1 = 3              # timeouts in a row, from which on something is wrong with the path (RFC 9293 SHLD-10)
+    R1 = 2              # timeouts in a row; the next makes three retransmissions (RFC 9293 SHLD-10): is it the path?
     MOST_BACKOFF = 16
 
 
@@ -167,7 +167,7 @@ cdef class Repairing(Rack):
         self.dup_octets = 0
         if self.backoff < MOST_BACKOFF:
             self.backoff += 1
-        if self.backoff >= 2:
+        if self.backoff >= R1:
             self.suspect_black_hole(now)
         self.rto_at = min(now + self.rto(), self.stuck_since + self.user_timeout)
         return self.host.want(self)
