@@ -242,7 +242,7 @@ cdef class Connection(Sending):
             self.owner.rest(self)
         else:
             self.owner.forget(self)
-        self.host.arm(self, NEVER)
+        self.host.disarm(self)
         self.owner.written -= <int64_t>(self.out.end - self.out.floor)
         return self.host.touch(self)
 

@@ -227,7 +227,7 @@ cdef class Core(Endpoint):
         self.over = True
         self.stage = CLOSED
         self.owner.forget(self)
-        self.host.arm(self, NEVER)
+        self.host.disarm(self)
         if embryonic:
             self.owner.settled(self, False)
         self.owner.received -= <int64_t>(self.into.highest - self.consumed_to)
