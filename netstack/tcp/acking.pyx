@@ -105,6 +105,8 @@ cdef int _take_number(Acking self, const Header* header, int64_t ack, double now
                 self.segments.cut_first(ack)
             break
         if segment.marks & RESENT:
+            if not self._resent_acked or <int32_t>(segment.stamp - self._resent_stamp) < 0:
+                self._resent_stamp = segment.stamp
             self._resent_acked = True
         if not segment.marks & SACKED:
             self.on_delivered(segment, header, now)
@@ -207,6 +209,10 @@ cdef int _measure(Acking self, const Header* header, bint advanced, double now) 
     if self._timed and (self.sacking or not self._resent_acked):
         self.rtt.update(now - self._timed_sent_at, 0.0)
     elif advanced and self.stamping and header.stamped and header.ts_echo:
+        if self._resent_acked and <int32_t>(header.ts_echo - self._resent_stamp) < 0:
+            # The peer had it before it was sent again, and its ACK was lost, or late: how long we have waited for our own
+            # timer is no round trip, and would make us wait ever longer.
+            return 0
         took = <double>distance(header.ts_echo, self.stamp_of(now)) / 1000.0
         if not 0.0 <= took <= LONGEST_ECHO:
             return 0

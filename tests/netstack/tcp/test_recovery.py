@@ -109,6 +109,18 @@ def test_timestamps_measure_even_then() -> None:
     assert peer.statistics["smoothed_rtt"] == pytest.approx(0.1, rel=0.1)
 
 
+def test_a_lost_acknowledgement_is_no_long_round_trip() -> None:
+    peer = established(sack=False, stamps=True, options=Options(mtu_probing=False))
+    peer.connection.write(b"x" * MSS)
+    early = peer.one().stamps
+    assert early is not None
+    for _ in range(3):
+        peer.wait()
+    peer.now += RTT
+    peer.send("A", 1, 1 + MSS, stamps=(peer.clock(), early[0]))  # It had come, and what is echoed is the first.
+    assert peer.statistics["smoothed_rtt"] == pytest.approx(RTT)
+
+
 def test_must_20_r2_ends_it() -> None:
     peer = established(write=1)
     peer.advance(2000.0)
