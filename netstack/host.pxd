@@ -70,6 +70,7 @@ cdef class Host:
     cdef int want(self, Flow flow) except -1
     cdef int touch(self, Flow flow) except -1
     cdef int arm(self, Flow flow, double due) except -1                 # instead of what was armed before
+    cdef int disarm(self, Flow flow) except -1      # for good: the heap lets go of it
     cdef int run_timers(self, double now) except -1
     cdef double next_due(self) noexcept
     # Of the next flow in turn. 0: none has anything.

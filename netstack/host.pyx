@@ -115,6 +115,21 @@ cdef class Host:
                 return self.wake()
         return 0
 
+    cdef int disarm(self, Flow flow) except -1:
+        cdef Py_ssize_t at = flow.heap_at
+        cdef Flow last
+        flow.due = NEVER
+        if at < 0:
+            return 0
+        last = <Flow>self.heap.pop()
+        flow.heap_at = -1
+        flow.heap_due = NEVER
+        if last is not flow:
+            _place(self.heap, at, last)
+            _rise(self.heap, at)
+            _sink(self.heap, last.heap_at)
+        return 0
+
     cdef double next_due(self) noexcept:
         return (<Flow>self.heap[0]).heap_due if self.heap else NEVER
 

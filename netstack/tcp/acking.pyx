@@ -26,7 +26,8 @@ cdef class Acking(PathMtu):
             return 0        # Old, and its SACK blocks with it.
         self.window_told(header, ack, offset, now)
         if self.segments.first == self.segments.next:
-            return 0        # Nothing is waited for.
+            # Nothing is waited for. But it may say that something was sent for nothing.
+            return _take_late_duplicate(self, header, ack, now) if header.sack_count and self.sacking else 0
         # RFC 5681 §2
         duplicate = not advanced and not header.size and not header.flags & (SYN | FIN) and self.snd_wnd == former_window
         pipe = self.pipe()
@@ -104,6 +105,8 @@ cdef int _take_number(Acking self, const Header* header, int64_t ack, double now
                 self.segments.cut_first(ack)
             break
         if segment.marks & RESENT:
+            if not self._resent_acked or <int32_t>(segment.stamp - self._resent_stamp) < 0:
+                self._resent_stamp = segment.stamp
             self._resent_acked = True
         if not segment.marks & SACKED:
             self.on_delivered(segment, header, now)
@@ -142,6 +145,15 @@ cdef int _take_sacks(Acking self, const Header* header, int64_t ack, double now)
         stop = ack + distance(header.acknowledgement, header.sacks[index].stop)
         if ack < start < stop <= self.snd_nxt:
             _take_sack(self, header, start, stop, now)
+    return 0
+
+
+cdef int _take_late_duplicate(Acking self, const Header* header, int64_t ack, double now) except -1:
+    self._told_duplicate = False
+    _take_sacks(self, header, ack, now)
+    self.tail_loss_repaired(ack, True)
+    if self.undo_possible and self.undo_any and not self.undo_resent:
+        return self.undo(now)
     return 0
 
 
@@ -197,6 +209,10 @@ cdef int _measure(Acking self, const Header* header, bint advanced, double now) 
     if self._timed and (self.sacking or not self._resent_acked):
         self.rtt.update(now - self._timed_sent_at, 0.0)
     elif advanced and self.stamping and header.stamped and header.ts_echo:
+        if self._resent_acked and <int32_t>(header.ts_echo - self._resent_stamp) < 0:
+            # The peer had it before it was sent again, and its ACK was lost, or late: how long we have waited for our own
+            # timer is no round trip, and would make us wait ever longer.
+            return 0
         took = <double>distance(header.ts_echo, self.stamp_of(now)) / 1000.0
         if not 0.0 <= took <= LONGEST_ECHO:
             return 0

@@ -242,7 +242,7 @@ cdef class Connection(Sending):
             self.owner.rest(self)
         else:
             self.owner.forget(self)
-        self.host.arm(self, NEVER)
+        self.host.disarm(self)
         self.owner.written -= <int64_t>(self.out.end - self.out.floor)
         return self.host.touch(self)
 
@@ -264,10 +264,10 @@ cdef class Connection(Sending):
         if self.established and self._on_accept is not None:
             on_accept, self._on_accept = self._on_accept, None
             on_accept(self)
+        if self._handler is None:
+            return 0        # It waits for one, the end too.
         if self.lost:
             return _tell_lost(self)
-        if self._handler is None:
-            return 0
         if self.established and not self.connected_told:
             self.connected_told = True
             self._handler.connected()
@@ -306,8 +306,6 @@ cdef int _tell_lost(Connection self) except -1:
     handler, self._handler = self._handler, None
     if self._pump is not None:
         self._pump.close()
-    if handler is None:
-        return 0
     if self.connected_told and self._ended.end.name == "RESET" and not self.receive_over:
         handler.reset_received(0)
     handler.connection_lost(self._ended)

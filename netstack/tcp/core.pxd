@@ -195,6 +195,7 @@ cdef class Core(Endpoint):
     cdef uint32_t mtu_ceiling       # does not, or is not known to; 0: no search
     cdef double mtu_raise_at
     cdef int mtu_losses
+    cdef bint mtu_probe_out         # a probe is in flight
 
     cdef int begin(self, double now) except -1              # fields that are not 0 at first
     cdef double rto(self) noexcept

@@ -24,6 +24,7 @@ from .types import End, Ended
 
 cdef double NEVER = float("inf")
 cdef double CHALLENGE_SPAN = 5.0
+cdef double GRANULARITY = 0.001     # s: G (RFC 6298 §2)
 cdef enum:
     DEFAULT_MSS4 = 536          # RFC 9293 MUST-15
     DEFAULT_MSS6 = 1220
@@ -75,7 +76,7 @@ cdef class Core(Endpoint):
         if self.rtt.sampled:
             seconds = self.rtt.timeout(self.owner.limits.minimum_rto)
         seconds *= <double>(<uint64_t>1 << min(self.backoff, <uint32_t>MOST_BACKOFF))
-        return min(seconds, self.owner.limits.maximum_rto)
+        return min(max(seconds, GRANULARITY), self.owner.limits.maximum_rto)
 
     cdef uint32_t stamp_of(self, double now) noexcept:
         # RFC 7323 §5.4: ticks of 1 ms. Offset, so that it does not tell how long this process has run.
@@ -226,7 +227,7 @@ cdef class Core(Endpoint):
         self.over = True
         self.stage = CLOSED
         self.owner.forget(self)
-        self.host.arm(self, NEVER)
+        self.host.disarm(self)
         if embryonic:
             self.owner.settled(self, False)
         self.owner.received -= <int64_t>(self.into.highest - self.consumed_to)

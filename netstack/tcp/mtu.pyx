@@ -12,7 +12,7 @@ from ..ip cimport SMALLEST_MTU6
 from .core cimport OPEN
 from .header cimport TIMESTAMPS_SIZE
 from .repair cimport Repairing
-from .segments cimport NO_SEGMENT, Segment
+from .segments cimport NO_SEGMENT, PROBE, Segment
 
 cdef double NEVER = float("inf")
 cdef double RAISE_AFTER = 600.0     # s: PMTU_RAISE_TIMER (RFC 8899 §5.1.1), the same in RFC 1191 §6.3
@@ -22,6 +22,7 @@ cdef enum:
     SMALLEST4 = 576                 # and when that does not pass either (RFC 791: all hosts take it)
     NEAR = 16                       # octets: nearer is near enough
     MOST_LOSSES = 2                 # of a size; a single loss may be congestion's
+    LEAST_WINDOW = 8                # segments: a smaller one has no room for experiments
     BEHIND = 5
     # Segments that must follow a probe, that its loss is noticed and repaired without a timeout (RFC 4821 §7.2).
 
@@ -33,6 +34,7 @@ cdef class PathMtu(Repairing):
             self.mtu_floor = mtu
             self.mtu_ceiling = 0
             self.mtu_raise_at = now + RAISE_AFTER
+            self.mtu_probe_out = False
             _lose_larger(self, mtu)
             self.set_mtu(mtu, now)
             return self.host.want(self)
@@ -73,7 +75,7 @@ cdef class PathMtu(Repairing):
             self.mtu_ceiling = 0
             self.mtu_raise_at = now + RAISE_AFTER
             return 0
-        if self.repair != OPEN or self.segments.lost_count or self.segments.sacked_count:
+        if self.mtu_probe_out or self.repair != OPEN or self.segments.lost_count or self.segments.sacked_count:
             return 0
         # The largest first, when it is what failed by mistake; then the middle.
         size = most if self.mtu_ceiling == most + 1 else (self.mtu_floor + self.mtu_ceiling + 1) // 2
@@ -83,19 +85,23 @@ cdef class PathMtu(Repairing):
         if size <= self.mss or <int64_t>self.out.end - self.snd_nxt < <int64_t>(size + BEHIND * self.mss):
             return 0
         if self.snd_una + self.snd_wnd - self.snd_nxt < <int64_t>(size + BEHIND * self.mss) or \
-                self.segments.in_flight + size + BEHIND * self.mss > self.controller.window:
+                self.controller.window < <uint64_t>LEAST_WINDOW * self.mss:
             return 0
         return size
 
     cdef int mtu_probe_passed(self, uint32_t size, double now) except -1:
-        self.mtu_floor = size + self.overhead + (TIMESTAMPS_SIZE if self.stamping else 0)
+        cdef uint32_t passed = size + self.overhead + (TIMESTAMPS_SIZE if self.stamping else 0)
+        self.mtu_probe_out = False
         self.mtu_losses = 0
+        if passed > self.mtu_floor:
+            self.mtu_floor = passed
         if self.mtu_floor > self.mtu:
             return self.set_mtu(self.mtu_floor, now)
         return 0
 
     cdef int mtu_probe_lost(self, uint32_t size, double now) except -1:
         self.traffic.mtu_probes_lost += 1
+        self.mtu_probe_out = False
         self.mtu_losses += 1
         if self.mtu_losses >= MOST_LOSSES:
             self.mtu_losses = 0
@@ -112,4 +118,5 @@ cdef void _lose_larger(PathMtu self, uint32_t mtu) noexcept:
         here = number
         number = self.segments.get(here).later
         if self.segments.get(here).size > octets:
+            self.segments.get(here).marks &= ~PROBE & 0xff
             self.segments.mark_lost(here)

@@ -13,6 +13,7 @@ cdef class Rack(Core):
     cdef uint64_t _newly_lost           # segments
     cdef bint _original_delivered       # of what was in flight at the timeout, sent once
     cdef bint _resent_acked             # by number
+    cdef uint32_t _resent_stamp         # the earliest of theirs
     cdef bint _timed                    # there is a round trip of a segment sent once
     cdef double _timed_sent_at          # s, the latest-sent one
     cdef bint _newly_sacked

@@ -101,6 +101,7 @@ cdef class Rack(Core):
         cdef Segment* segment = self.segments.get(number)
         self.segments.mark_lost(number)
         if segment.marks & PROBE:
+            segment.marks &= ~PROBE & 0xff
             return self.mtu_probe_lost(segment.size, now)
         self._newly_lost += 1
         self.controller.on_lost(&segment.sample, now)
@@ -121,8 +122,7 @@ cdef class Rack(Core):
             pto = 2.0 * self.rtt.smoothed
             if self.segments.next - self.segments.first == 1:
                 pto += WORST_DELAY
-        if now + pto < self.rto_at:
-            self.tlp_at = now + pto
+        self.tlp_at = min(now + pto, self.rto_at)
         return 0
 
     cdef int on_tail_timer(self, double now) except -1:

@@ -10,11 +10,11 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from .core cimport LOSS, OPEN, RECOVERY, SYN_RECEIVED, SYN_SENT, reason_of
 from .header cimport Header
 from .rack cimport Rack
-from .segments cimport LOST, NO_SEGMENT, RESENT, SACKED, Segment
+from .segments cimport LOST, NO_SEGMENT, PROBE, RESENT, SACKED, Segment
 
 cdef double NEVER = float("inf")
 cdef enum:
-    R1 = 3              # timeouts in a row, from which on something is wrong with the path (RFC 9293 SHLD-10)
+    R1 = 2              # timeouts in a row; the next makes three retransmissions (RFC 9293 SHLD-10): is it the path?
     MOST_BACKOFF = 16
 
 
@@ -107,8 +107,8 @@ cdef class Repairing(Rack):
             if safe:
                 count += self.mss
             count = min(count, self.ssthresh - flight)
-        if not self.prr_out and not count:
-            count = self.mss        # The first retransmission leaves in any case.
+        if not self.prr_out:
+            count = max(count, <uint64_t>self.mss)      # The first retransmission leaves in any case.
         self.cwnd = flight + count
         return 0
 
@@ -136,7 +136,7 @@ cdef class Repairing(Rack):
             self.stuck_since = now
         if self.snd_wnd == 0 and self.heard_at > self.stuck_since:
             self.stuck_since = self.heard_at    # MUST-34, MUST-37: it has shut its window, and is alive.
-        if now - self.stuck_since >= self.user_timeout:
+        if now >= self.stuck_since + self.user_timeout:     # The timer's own sum.
             return self.end(reason_of("TIMED_OUT", self.soft_error))
         self.traffic.timeouts += 1
         self.tlp_at = self.reorder_at = NEVER
@@ -148,7 +148,9 @@ cdef class Repairing(Rack):
             number = self.segments.oldest
             segment = self.segments.get(number)
             self.controller.on_lost(&segment.sample, now)
+            segment.marks &= ~PROBE & 0xff
             self.segments.mark_lost(number)
+        self.mtu_probe_out = False
         self.segments.split(self.mss)           # An MTU probe among them.
         self.controller.on_retransmission_timeout(again, now)
         self.controller.end_update(0, now)
@@ -165,7 +167,7 @@ cdef class Repairing(Rack):
         self.dup_octets = 0
         if self.backoff < MOST_BACKOFF:
             self.backoff += 1
-        if self.backoff >= 2:
+        if self.backoff >= R1:
             self.suspect_black_hole(now)
         self.rto_at = min(now + self.rto(), self.stuck_since + self.user_timeout)
         return self.host.want(self)

@@ -289,6 +289,7 @@ cdef Py_ssize_t _new(Sending self, uint8_t* out, size_t room, bint forced, doubl
     segment = self.segments.add(offset, <uint32_t>size)
     if probe:
         segment.marks = PROBE
+        self.mtu_probe_out = True
         self.traffic.mtu_probes += 1
     if offset + <int64_t>octets == <int64_t>self.out.end:
         flags |= PSH

@@ -238,7 +238,7 @@ cdef class Tcp(Owner):
     # What endpoints call.
 
     cdef int forget(self, Endpoint endpoint) except -1:
-        self.host.arm(endpoint, NEVER)
+        self.host.disarm(endpoint)
         if self.table.remove(endpoint):
             if isinstance(endpoint, TimeWait):
                 self._resting.pop(endpoint, None)

@@ -107,7 +107,7 @@ class Options:
     """Octets written and not acknowledged, of all connections together: above half of it each is paused earlier, at 16 KiB in
     the end."""
     connections: int = 65536
-    """Connections at once, half-open ones among them: some 4 KiB each while idle."""
+    """Connections at once, half-open ones among them: 3 to 5 KiB each while idle."""
     half_open: int = 4096
     """Connections whose handshake a peer has begun, at once and of all listeners (RFC 4987): two seconds' worth of a
     thousand a second and a retransmission. Beyond it there are cookies."""
@@ -118,7 +118,7 @@ class Options:
     attempt_timeout: float = 60.0
     """Seconds that they wait: what peers try for, mostly."""
     time_waits: int = 65536
-    """Connections in TIME-WAIT at once: 15 MB. The oldest goes first (RFC 9293 §3.6.1 would keep them all)."""
+    """Connections in TIME-WAIT at once: 20 MB. The oldest goes first (RFC 9293 §3.6.1 would keep them all)."""
     time_wait: float = 60.0
     """Seconds in TIME-WAIT, 2 MSL (MUST-13): what Linux takes, for an MSL of 30 s. RFC 9293's 4 minutes cost ports."""
     fin_wait_2: float = 60.0

@@ -193,7 +193,7 @@ class Peer:
                 options += struct.pack("!BBBB", 1, 1, 5, 2 + 8 * len(sacks))
                 for start, stop in sacks:
                     options += struct.pack("!II", self._ours(start), self._ours(stop))
-        options += b"\0" * (-len(options) % 4)
+        options = options[:40] + b"\0" * (-len(options[:40]) % 4)
         wire_ack = (self._ours(ack) if "A" in flags else 0) if raw_ack is None else raw_ack
         head = struct.pack(
             "!HHIIBBHHH",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quicsocks.netstack.tcp.connection import Connection
 from quicsocks.netstack.tcp.types import Options, TcpError
 
 from .peer import Peer
@@ -361,3 +362,16 @@ def test_the_stack_closes() -> None:
     assert list(peer.events()) == ["STACK_CLOSED"]
     statistics = peer.tcp.statistics()
     assert statistics["names"] == statistics["listeners"] == 0
+
+
+def test_the_end_waits_for_a_handler_too() -> None:
+    peer = Peer()
+    found: list[Connection] = []
+    peer.tcp.listen(80, found.append)
+    peer.send("S", 0)
+    peer.one("SA")
+    peer.send("A", 1, 1)
+    peer.send("R", 1)
+    found[0].set_handler(peer.handler)
+    peer.stack.tell()
+    assert list(peer.events())[-1] == "RESET"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from quicsocks.netstack.tcp.connection import Connection
@@ -219,7 +221,7 @@ def test_syn_sent_is_refused_by_a_rst_that_acknowledges() -> None:
     peer.send("RA", 0, 1)
     assert list(peer.events()) == ["REFUSED"]
     assert peer.connection.ended is not None
-    assert not peer.advance(1000.0)
+    peer.nothing()
     assert peer.stack.next_timer() == float("inf")
 
 
@@ -430,3 +432,22 @@ def test_must_57_and_63_segments_from_or_to_many_are_dropped() -> None:
         peer.here = here
         peer.send("S", 0)
     assert not peer.packets()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_timers_of_what_is_over_are_gone(seed: int) -> None:
+    chance = random.Random(seed)
+    peer = Peer()
+    due = {}
+    for port in range(1, 200):
+        peer.now = 1000.0 + chance.random()
+        peer.stack.handle_timer(peer.now)
+        connection = peer.tcp.connect(THERE4, port, Recorder())
+        peer.packets()
+        due[connection] = peer.now + 1.0
+    while due:
+        assert peer.stack.next_timer() == min(due.values())
+        gone = chance.choice(list(due))
+        gone.reset()
+        del due[gone]
+    assert peer.stack.next_timer() == float("inf")
