@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ROOMS = ("userspace", "netstack", "socks")
 BUILDERS = ("cython", "setuptools")
 """What a build needs."""
-TIMEOUT = 120
+TIMEOUT = 400
+"""Seconds: a build takes one minute, several while the other half of the tests runs."""
 
 
 def copy_tree(target: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import BUILDERS, ROOMS, Environment, copy_tree, run
+from tests.packaging.environments import BUILDERS, ROOMS, TIMEOUT, Environment, copy_tree, run
 
 EXTENSION = str(sysconfig.get_config_var("EXT_SUFFIX"))
 
@@ -105,7 +105,7 @@ def test_building_warns_of_nothing(tree: Path, builder: Environment, tmp_path: P
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=TIMEOUT,
         env={**os.environ, "QUICSOCKS_BUILD": "debug"},
     )
     assert "deprecat" not in (done.stdout + done.stderr).lower()
