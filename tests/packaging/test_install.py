@@ -128,14 +128,13 @@ def test_the_metadata_says_what_the_readme_says(installed: Environment) -> None:
     assert installed.python_run(script % "License-Expression").strip() == "MIT"
 
 
-def test_an_editable_install_sees_a_new_file(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("installed", ["editable"], indirect=True)
+def test_an_editable_install_sees_a_new_file(installed: Environment, tree: Path) -> None:
     """In a package that was there: a new module of a room needs no second install."""
-    environment = Environment(tmp_path / "venv", LENT)
-    environment.pip_install("--editable", tree)
     added = tree / "socks/added_later.py"
     added.write_text("VALUE = 42\n")
     try:
-        assert environment.python_run("from quicsocks.socks.added_later import VALUE; print(VALUE)").strip() == "42"
+        assert installed.python_run("from quicsocks.socks.added_later import VALUE; print(VALUE)").strip() == "42"
     finally:
         added.unlink()
 
