@@ -3,7 +3,6 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy
 
 
 cdef bint is_unspecified(const Address* address) noexcept:

@@ -28,6 +28,7 @@ from libc.string cimport memcpy
 
 from .congestion cimport PacketSample, initial_window
 from .delivery cimport DeliveryRate
+from .mixing cimport mixed
 from .rtt cimport RttEstimator
 
 cdef double INFINITY_ = float("inf")

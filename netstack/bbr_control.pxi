@@ -92,10 +92,6 @@ cdef void _set_window(Bbr self, uint64_t in_flight) noexcept:
 
 
 cdef uint64_t _next_random(Bbr self) noexcept:
-    # SplitMix64 (Steele, Lea and Flood, 2014): wrapping is defined, for it is unsigned.
-    cdef uint64_t mixed
+    # SplitMix64: wrapping is defined, for it is unsigned.
     self._random += <uint64_t>0x9e3779b97f4a7c15
-    mixed = self._random
-    mixed = (mixed ^ (mixed >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    mixed = (mixed ^ (mixed >> 27)) * <uint64_t>0x94d049bb133111eb
-    return mixed ^ (mixed >> 31)
+    return mixed(self._random)

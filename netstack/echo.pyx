@@ -5,10 +5,10 @@ import errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from .address cimport Address, from_address, is_unspecified, is_v4, to_address
+from .address cimport Address, from_address, is_v4, to_address
 from .host cimport Flow, Host, Name, Report, Transport, make_table, set_name
-from .ip cimport HEADER4, HEADER6, ICMP, ICMPV6, Packet, get16
-from .messages cimport ECHO, ECHO6, ECHO_REPLY, ECHO_REPLY6, MESSAGE, write_message
+from .ip cimport HEADER4, HEADER6, ICMP, Packet, get16
+from .messages cimport ECHO, ECHO6, MESSAGE, write_message
 from .queue cimport make_queue
 
 cdef enum:

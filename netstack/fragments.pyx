@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .checksum cimport folded, sum_of
-from .ip cimport HEADER4, HEADER6, ICMP, ICMPV6, TCP, UDP, Packet, get16, put16, put32
+from .ip cimport HEADER4, HEADER6, ICMP, ICMPV6, TCP, UDP, Packet, put16, put32
 from .ranges cimport RangeSet
 
 cdef double NEVER = float("inf")

@@ -8,6 +8,7 @@ from libc.string cimport memcmp, memset
 
 from .address cimport Address
 from .ip cimport Packet
+from .mixing cimport mixed, next_chance
 
 cdef double NEVER = float("inf")
 cdef enum:
@@ -51,12 +52,7 @@ cdef class Host:
         return 0
 
     cdef uint64_t chance(self) noexcept:
-        # xorshift128+
-        cdef uint64_t x = self._chance[0], y = self._chance[1]
-        self._chance[0] = y
-        x ^= x << 23
-        self._chance[1] = x ^ y ^ (x >> 17) ^ (y >> 26)
-        return self._chance[1] + y
+        return next_chance(self._chance)
 
     # Turns to send.
 
@@ -246,20 +242,14 @@ cdef void set_name(
     name.protocol = protocol
 
 
-cdef inline uint64_t _mixed(uint64_t x) noexcept:
-    x = (x ^ (x >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    x = (x ^ (x >> 27)) * <uint64_t>0x94d049bb133111eb
-    return x ^ (x >> 31)
-
-
 cdef uint64_t _hash(FlowTable self, const Name* name) noexcept:
     # Peers choose what is hashed; the seed, which goes into every step, keeps them from choosing what collides.
-    cdef uint64_t h = _mixed(self._seed ^ name.local.low)
-    h = _mixed(h + name.remote.low ^ self._seed)
-    h = _mixed(h + (<uint64_t>name.local_port << 32 | <uint64_t>name.remote_port << 16 | name.protocol))
+    cdef uint64_t h = mixed(self._seed ^ name.local.low)
+    h = mixed(h + name.remote.low ^ self._seed)
+    h = mixed(h + (<uint64_t>name.local_port << 32 | <uint64_t>name.remote_port << 16 | name.protocol))
     if name.local.high or name.remote.high:
-        h = _mixed(h + name.local.high)
-        h = _mixed(h + name.remote.high)
+        h = mixed(h + name.local.high)
+        h = mixed(h + name.remote.high)
     return h
 
 

@@ -7,6 +7,7 @@ from .echo cimport Echo
 from .fragments cimport Reassembler
 from .host cimport Host, Report, Transport
 from .ip cimport Packet
+from .known_mtus cimport KnownMtus
 from .queue cimport PacketQueue
 from .udp cimport Udp
 
@@ -43,7 +44,7 @@ cdef class Stack(Host):
     cdef bint takes_all             # every unicast address is local: packets for all the world end here
     cdef PacketQueue _loose
     cdef size_t _loose_size
-    cdef dict _mtus                 # octets of an address -> (octets that pass, until when)
+    cdef KnownMtus _mtus
     cdef double _error_tokens
     cdef double _error_at
     cdef public object on_foreign

@@ -3,23 +3,22 @@
 import os
 from dataclasses import dataclass
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from .address cimport (
-    Address, copy6, from_address, is_broadcast, is_multicast, is_unicast, is_v4, same, to_address,
-)
+from .address cimport Address, from_address, is_multicast, is_unicast, is_v4, same, to_address
 from .echo cimport Echo
-from .fragments cimport REFUSED, WAITING, WHOLE, Piece, Reassembler, fragment_size, write_fragment
-from .host cimport Flow, Host, Report, Transport
+from .fragments cimport WHOLE, Reassembler, fragment_size, write_fragment
+from .host cimport Flow, Host, Report
 from .ip cimport (
-    BAD_FIELD, HEADER4, HEADER6, ICMP, ICMPV6, INCOMPLETE_CHAIN, NO_NEXT, READ, TCP, UDP, UNKNOWN_NEXT, UNKNOWN_OPTION,
-    Packet, Reading, read_packet,
+    BAD_FIELD, HEADER4, HEADER6, ICMP, ICMPV6, NO_NEXT, READ, TCP, UDP, UNKNOWN_NEXT, UNKNOWN_OPTION, Packet, Reading,
+    read_packet,
 )
+from .known_mtus cimport make_known_mtus
 from .messages cimport (
     ECHO, ECHO6, ECHO_REPLY, ECHO_REPLY6, IN_TRANSIT, LARGEST_ERROR4, LARGEST_ERROR6, MESSAGE, NEEDS_FRAGMENTATION,
-    NO_PROTOCOL, PACKET_TOO_BIG6, PARAMETER_PROBLEM6, PROHIBITED, PROHIBITED6, REASSEMBLY, TIME_EXCEEDED, TIME_EXCEEDED6,
+    NO_PROTOCOL, PACKET_TOO_BIG6, PARAMETER_PROBLEM6, PROHIBITED, REASSEMBLY, TIME_EXCEEDED, TIME_EXCEEDED6,
     UNREACHABLE, UNREACHABLE6, is_intact, may_answer, read_report, write_message,
 )
 from .queue cimport make_queue
@@ -35,7 +34,6 @@ cdef double MTU_AGE = 600.0
 cdef enum:
     LOOSE = 1 << 18         # octets of packets of no flow that wait to be sent
     MOST_LOOSE = 1024
-    MOST_MTUS = 1024        # paths whose MTU is known to be smaller than the link's
     SMALLEST_MTU = 576      # octets that a link must carry: what every host can take (RFC 1122 §3.3.2)
     LEAST_PATH_MTU4 = 552   # a router that asks for less is not believed, as Linux has it
     LEAST_PATH_MTU6 = 1280
@@ -67,11 +65,9 @@ cdef class Stack(Host):
     """options: StackOptions. random_bytes(n): unpredictable octets. waker(): called when there is something to send or to
     tell, once until ``rest``."""
 
-    def __cinit__(self):
-        self._mtus = {}
-
     def __init__(self, options, *, random_bytes=os.urandom, waker=None, double now=0.0):
         self.seed(random_bytes)
+        self._mtus = make_known_mtus(self.hash_seed)
         self.options = options
         self.waker = waker
         self.now = now
@@ -235,7 +231,6 @@ cdef class Stack(Host):
         cdef uint32_t known = self.path_mtu(&report.destination)
         cdef uint32_t wanted = report.mtu
         cdef int i
-        cdef bytes key
         if report.version == 4 and wanted < 68:
             # A router that does not say (RFC 1191 §5), or says what cannot be.
             i = 0
@@ -246,27 +241,14 @@ cdef class Stack(Host):
             wanted = LEAST_PATH_MTU4
         if wanted >= known or report.version == 6 and wanted < LEAST_PATH_MTU6:
             return 0        # RFC 8201 §4
-        key = _key(&report.destination)
-        self._mtus.pop(key, None)
-        if len(self._mtus) >= MOST_MTUS:
-            del self._mtus[next(iter(self._mtus))]
-        self._mtus[key] = (wanted, now + MTU_AGE)
+        self._mtus.set(&report.destination, wanted, now + MTU_AGE)
         if self.tcp is not None:
             self.tcp.mtu_changed(&report.destination, now)
         return 0
 
     cdef uint32_t path_mtu(self, const Address* remote) noexcept:
-        cdef uint32_t known
-        if not self._mtus:
-            return self.mtu
-        found = self._mtus.get(_key(remote))
-        if found is None:
-            return self.mtu
-        if found[1] <= self.now:
-            del self._mtus[_key(remote)]
-            return self.mtu
-        known = found[0]
-        return known if known < self.mtu else self.mtu
+        cdef uint32_t known = self._mtus.find(remote, self.now)
+        return known if known and known < self.mtu else self.mtu
 
     # Errors and other packets of no flow.
 
@@ -443,12 +425,6 @@ cdef class Stack(Host):
             "fragments_refused": self._reassembler.refused,
             "reassemblies_timed_out": self._reassembler.timed_out,
         }
-
-
-cdef bytes _key(const Address* address):
-    cdef uint8_t octets[16]
-    copy6(octets, address)
-    return (<const char*>octets)[:16]
 
 
 cdef Address* _array(list addresses) except NULL:

@@ -30,7 +30,7 @@ cdef class UdpSocket(Flow):
     cdef bint closed
     cdef list _errors
     cdef readonly uint64_t sent
-    cdef readonly uint64_t dropped  # of those received: the application was too slow
+    cdef uint64_t _too_large        # of those received: for the queue
     cdef readonly double active_at
 
     cdef int _counted(self, double now) except -1

@@ -27,8 +27,10 @@ class UdpSocket(Flow):
 
     closed: bool
     sent: int
-    dropped: int
     active_at: float
+    @property
+    def dropped(self) -> int:
+        """Datagrams received that the application was too slow for: the oldest go first."""
     @property
     def address(self) -> Address: ...
     @property

@@ -70,9 +70,6 @@ cdef class UdpSocket(Flow):
         cdef Envelope envelope
         if self._received is None:
             self._received = make_queue(<size_t>self._udp.limits.received, <uint32_t>self._udp.limits.received_packets)
-        if self._received.count >= <uint32_t>self._udp.limits.received_packets:
-            self.dropped += 1       # As kernels do: what has come first is what the application sees first.
-            return 0
         envelope.source = packet.source
         envelope.destination = packet.destination
         envelope.source_port = source_port
@@ -80,7 +77,7 @@ cdef class UdpSocket(Flow):
         envelope.hops = packet.hops
         at = self._received.room(sizeof(Envelope) + size)
         if at == NULL:
-            self.dropped += 1
+            self._too_large += 1
             return 0
         memcpy(at, &envelope, sizeof(Envelope))
         if size:
@@ -197,6 +194,10 @@ cdef class UdpSocket(Flow):
     def peer(self):
         """(address, port) that it is joined to, or None."""
         return (from_address(&self.name.remote), self.name.remote_port) if self.name.remote_port else None
+
+    @property
+    def dropped(self):
+        return self._too_large + (self._received.dropped if self._received is not None else 0)
 
     def send_to(self, const uint8_t[::1] data not None, address=None, int port=0, *, int hops=DEFAULT_HOPS, int ecn=0,
                 bint keep=False):

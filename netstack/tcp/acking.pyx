@@ -3,7 +3,7 @@
 In the common case - a few segments acknowledged by number, no SACK - each is taken from the front of the scoreboard.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from .core cimport OPEN, RECOVERY
 from .header cimport ECE, FIN, SYN, Header, distance

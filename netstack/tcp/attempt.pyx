@@ -4,7 +4,7 @@ Nothing is answered until the application has decided: so a name that cannot be 
 how it cannot be is told in the words of ICMP or with a RST.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from ..address cimport from_address

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..address cimport is_v4
 from ..checksum cimport pseudo_sum
-from ..congestion cimport Controller, Pacer
+from ..congestion cimport Pacer
 from ..controllers cimport make_controller
 from ..ip cimport HEADER4, HEADER6, TCP, write_header
 from ..loss_based cimport LossBased

@@ -5,11 +5,11 @@ the two stand for. The list of those in flight is in that order, so that only it
 is waited for is the first that has not expired, and the timer comes again for the next.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from .core cimport NO_PROBE, OPEN, TAIL_PROBE, Core
+from .core cimport OPEN, TAIL_PROBE, Core
 from .header cimport Header
-from .segments cimport LOST, NO_SEGMENT, ONCE_LOST, PROBE, RESENT, SACKED, Segment
+from .segments cimport LOST, NO_SEGMENT, PROBE, RESENT, Segment
 
 cdef double NEVER = float("inf")
 cdef double GRACE = 1e-6

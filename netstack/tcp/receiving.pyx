@@ -8,14 +8,12 @@ Where RFC 9293 leaves a choice, or Linux has shown the way:
   it has sent is still on its way or lost.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ..ip cimport Packet
 from ..receive_buffer cimport ARRIVED
 from .acking cimport Acking
-from .core cimport (
-    CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, LAST_ACK, SYN_RECEIVED, SYN_SENT, TIME_WAIT, reason_of,
-)
+from .core cimport CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, LAST_ACK, SYN_RECEIVED, SYN_SENT, reason_of
 from .header cimport ACK, CWR, ECE, FIN, RST, SYN, Header, distance, length_of
 
 cdef double NEVER = float("inf")

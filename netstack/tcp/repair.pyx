@@ -5,12 +5,12 @@ F-RTO takes any segment sent once that arrives behind a timeout as proof, where 
 retransmission needless in fast recovery as well.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from .core cimport LOSS, OPEN, RECOVERY, SYN_RECEIVED, SYN_SENT, reason_of
 from .header cimport Header
 from .rack cimport Rack
-from .segments cimport LOST, NO_SEGMENT, PROBE, RESENT, SACKED, Segment
+from .segments cimport LOST, NO_SEGMENT, PROBE, SACKED, Segment
 
 cdef double NEVER = float("inf")
 cdef enum:

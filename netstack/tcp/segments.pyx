@@ -4,7 +4,7 @@ Nothing is allocated for a segment once the ring has grown. What is done for one
 by offset, which takes the logarithm of their number.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 

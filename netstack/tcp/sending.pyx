@@ -7,18 +7,18 @@ is lost, a probe of the MTU, what is new, an ACK alone. Whatever leaves carries 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..congestion cimport initial_window
-from ..ip cimport LARGEST_HEADER, TCP, write_header
+from ..ip cimport TCP, write_header
 from ..ranges cimport Range
 from .core cimport (
-    ALIVE_PROBE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, LAST_ACK, LOSS, NO_PROBE, OPEN, RECOVERY, SYN_RECEIVED,
-    SYN_SENT, TAIL_PROBE, WINDOW_PROBE, reason_of,
+    ALIVE_PROBE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, LAST_ACK, LOSS, NO_PROBE, OPEN, RECOVERY,
+    SYN_RECEIVED, WINDOW_PROBE, reason_of,
 )
 from .header cimport (
     ACK, CWR, ECE, FIN, MOST_SACKS, PLAIN_HEADER, PSH, SYN, TIMESTAMPS_SIZE, Sack, put_mss, put_sack_permitted, put_sacks,
     put_scale, put_timestamps, seal, write_plain,
 )
 from .receiving cimport Receiving
-from .segments cimport FINAL, LOST, MOST_SEGMENTS, NO_SEGMENT, PROBE, SACKED, Segment
+from .segments cimport FINAL, MOST_SEGMENTS, PROBE, SACKED, Segment
 
 cdef double NEVER = float("inf")
 cdef enum:

@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from ..address cimport Address, from_address, is_broadcast, is_multicast, is_unicast, is_v4, same, to_address
+from ..address cimport Address, is_broadcast, is_multicast, is_unicast, is_v4, same, to_address
 from ..checksum cimport pseudo_sum
 from ..host cimport Flow, Host, Name, Report, make_table, set_name
 from ..ip cimport HEADER6, TCP, Packet, get16, get32, write_header

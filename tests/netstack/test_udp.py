@@ -180,15 +180,23 @@ def test_ports_are_hard_to_guess_and_not_used_twice() -> None:
         stack.udp.open(Handler())
 
 
-def test_a_slow_reader_loses_the_newest_and_a_slow_link_the_oldest() -> None:
+def test_a_slow_reader_and_a_slow_link_lose_the_oldest() -> None:
     limits = UdpLimits(received=1 << 14, received_packets=10, waiting=1 << 14, waiting_packets=10)
     stack, handler = stack_at(udp=limits), Handler()
     socket = stack.udp.open(handler, port=9)
     for number in range(15):
         stack.receive(udp(A4, B4, 1, 9, bytes([number])), 1.0)
     stack.tell()
-    assert [data[0] for data, *_ in handler.got] == list(range(10))
+    assert [data[0] for data, *_ in handler.got] == list(range(5, 15))
     assert socket.dropped == 5
+    # By octets, too, and those are counted as well.
+    handler.got.clear()
+    for number in range(9):
+        stack.receive(udp(A4, B4, 1, 9, bytes([number]) * 2500), 1.0)
+    stack.tell()
+    assert 3 <= len(handler.got) <= 6
+    assert handler.got[-1][0][0] == 8
+    assert socket.dropped == 5 + 9 - len(handler.got)
     for number in range(15):
         socket.send_to(bytes([number]), A4, 1)
     assert [packet[-1] for packet in stack.packets_to_send(1.0)] == list(range(5, 15))

@@ -5,6 +5,7 @@ from collections import deque
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from quicsocks.netstack.mixing cimport next_chance
 from quicsocks.netstack.receive_buffer cimport ReceiveBuffer
 from quicsocks.netstack.send_buffer cimport SendBuffer
 
@@ -115,12 +116,7 @@ cdef class Core(Owner):
         return 0
 
     cdef uint64_t chance(self) noexcept:
-        # xorshift128+: for what an observer may guess without harm.
-        cdef uint64_t x = self._chance[0], y = self._chance[1]
-        self._chance[0] = y
-        x ^= x << 23
-        self._chance[1] = x ^ y ^ (x >> 17) ^ (y >> 26)
-        return self._chance[1] + y
+        return next_chance(self._chance)    # What an observer may guess without harm.
 
     cdef double pto_on(self, Path path) noexcept:
         return path.rtt.timeout(GRANULARITY) + self.peer_max_ack_delay

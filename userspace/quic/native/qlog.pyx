@@ -15,7 +15,7 @@ import json
 from quicsocks.netstack.bbr cimport Bbr
 from quicsocks.netstack.loss_based cimport LossBased
 
-from .path cimport MARKING, NOT_MARKING, Path
+from .path cimport Path
 from .wire cimport (
     ACK, ACK_ECN, APPLICATION_CLOSE, CONNECTION_CLOSE, CRYPTO, DATA_BLOCKED, DATAGRAM, DATAGRAM_LENGTH, HANDSHAKE_DONE,
     MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS_BIDI, MAX_STREAMS_UNI, NEW_CONNECTION_ID, NEW_TOKEN, PADDING, PATH_CHALLENGE,

@@ -13,10 +13,10 @@ from ..errors import PeerError
 
 from .ack_frequency cimport is_reordered, receive_ack_frequency
 from .core cimport BIDI, RUNNING, UNI
-from .crypto cimport SAMPLE, TAG, PacketKey, next_packet_key
+from .crypto cimport SAMPLE, PacketKey, next_packet_key
 from .path cimport Path
 from .space cimport Space
-from .stream cimport OPEN, Stream
+from .stream cimport Stream
 from .wire cimport (
     ACK, ACK_ECN, ACK_FREQUENCY, AEAD_LIMIT_REACHED, APPLICATION_CLOSE, CONNECTION_CLOSE, CONNECTION_ID_LIMIT_ERROR, CRYPTO,
     CRYPTO_BUFFER_EXCEEDED, DATAGRAM, DATAGRAM_LENGTH, FINAL_SIZE_ERROR, FLOW_CONTROL_ERROR, FRAME_ENCODING_ERROR, HANDSHAKE_DONE,

@@ -8,6 +8,8 @@ streams of one priority take turns.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from quicsocks.netstack.mixing cimport mixed
+
 from .control cimport put_path_frame
 from .core cimport BIDI, CLOSING, RUNNING, UNI
 from .crypto cimport TAG, next_packet_key
@@ -145,15 +147,8 @@ cdef void _set_spin(Sending self, Path path) noexcept:
     # RFC 9000 §17.4: it begins at 0 with each connection ID. One path in 16 never shows anything, so that those who have
     # it off are not alone; a bit that shows nothing is random, and another for each ID.
     path.spin_cid = path.cid_sequence
-    path.spins = self.spin_bit and _mixed(self.spin_seed + path.id) & 15 != 0
-    path.spin = not path.spins and _mixed(~self.spin_seed + path.cid_sequence) & 1
-
-
-cdef uint64_t _mixed(uint64_t x) noexcept:
-    # splitmix64's finalizer: every bit of the result depends on all of x.
-    x = (x ^ x >> 30) * <uint64_t>0xbf58476d1ce4e5b9
-    x = (x ^ x >> 27) * <uint64_t>0x94d049bb133111eb
-    return x ^ x >> 31
+    path.spins = self.spin_bit and mixed(self.spin_seed + path.id) & 15 != 0
+    path.spin = not path.spins and mixed(~self.spin_seed + path.cid_sequence) & 1
 
 
 cdef Py_ssize_t _seal(

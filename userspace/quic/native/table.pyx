@@ -9,6 +9,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
+from quicsocks.netstack.mixing cimport mixed
+
 cdef enum:
     FIRST_SLOTS = 16
 
@@ -117,10 +119,7 @@ cdef class Table:
 
 
 cdef inline uint64_t _hash(Table self, uint64_t key) noexcept:
-    key ^= self._seed
-    key = (key ^ (key >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    key = (key ^ (key >> 27)) * <uint64_t>0x94d049bb133111eb
-    return key ^ (key >> 31)
+    return mixed(key ^ self._seed)
 
 
 cdef int _resize(Table self, size_t count) except -1:
